@@ -1,0 +1,33 @@
+"""ConvMixer and SplitMixer for Keras 3, on JAX, TensorFlow and PyTorch."""
+
+from keras_mixers import layers
+from keras_mixers.models import (
+    ConvMixer,
+    IsotropicMixer,
+    SplitMixerI,
+    SplitMixerII,
+    SplitMixerIII,
+    SplitMixerIV,
+    SplitMixerV,
+    StrideMixer,
+    create_model,
+    find_preset,
+    list_models,
+)
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "ConvMixer",
+    "IsotropicMixer",
+    "SplitMixerI",
+    "SplitMixerII",
+    "SplitMixerIII",
+    "SplitMixerIV",
+    "SplitMixerV",
+    "StrideMixer",
+    "create_model",
+    "find_preset",
+    "layers",
+    "list_models",
+]

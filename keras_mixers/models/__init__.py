@@ -1,0 +1,30 @@
+"""The networks of both papers, and the table of their published configurations."""
+
+from keras_mixers.models.conv_mixer import ConvMixer
+from keras_mixers.models.isotropic import IsotropicMixer
+from keras_mixers.models.presets import PRESETS, Preset, Published, create_model, find_preset, list_models
+from keras_mixers.models.split_mixer import (
+    SplitMixerI,
+    SplitMixerII,
+    SplitMixerIII,
+    SplitMixerIV,
+    SplitMixerV,
+    StrideMixer,
+)
+
+__all__ = [
+    "PRESETS",
+    "ConvMixer",
+    "IsotropicMixer",
+    "Preset",
+    "Published",
+    "SplitMixerI",
+    "SplitMixerII",
+    "SplitMixerIII",
+    "SplitMixerIV",
+    "SplitMixerV",
+    "StrideMixer",
+    "create_model",
+    "find_preset",
+    "list_models",
+]

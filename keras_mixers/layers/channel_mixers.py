@@ -1,0 +1,404 @@
+"""Channels are mixed: all at once in ConvMixer (Eq. 3), segment by segment in SplitMixer (Eq. 4, Section 2.2)."""
+
+from itertools import pairwise
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_mixers.layers.mixing_layer import MixingLayer
+from keras_mixers.layers.validation import check_block, check_positive_int, check_ratio
+
+Span = tuple[int, int]
+
+
+@keras.saving.register_keras_serializable(package="keras_mixers")
+class PointwiseConvolution(keras.layers.Dense):
+    """A 1 × 1 convolution: a matrix product over the channels, with a kernel (input channels, output channels)."""
+
+    def __init__(self, units: int, data_format: str = "channels_last", **kwargs: Any) -> None:
+        super().__init__(units, **kwargs)
+        self.data_format = data_format
+
+    def build(self, channels: int) -> None:
+        super().build((None, channels))
+        self.input_spec = None  # Dense would look for the channels on the last axis
+
+    def call(self, x: Any) -> Any:
+        if self.data_format == "channels_last":
+            return super().call(x)
+        return ops.add(ops.einsum("bihw,io->bohw", x, self.kernel), ops.reshape(self.bias, (-1, 1, 1)))
+
+
+class PointwiseMixer(MixingLayer):
+    """What all channel mixers share: 1 × 1 convolutions, then one activation and one norm on all channels."""
+
+    def make_convolution(self, inputs: int, outputs: int, name: str) -> PointwiseConvolution:
+        convolution = PointwiseConvolution(
+            outputs,
+            data_format=self.data_format,
+            dtype=self.dtype_policy,
+            name=name,
+            **self.initializers(fan_in=inputs),
+        )
+        convolution.build(inputs)
+        return convolution
+
+    def split(self, x: Any, *positions: int) -> list[Any]:
+        """Cuts the channels at `positions`, with ops.split: slices become gathers on JAX, which LiteRT rejects."""
+        inner = [position for position in positions if 0 < position < x.shape[self.channel_axis]]
+        return list(ops.split(x, inner, axis=self.channel_axis)) if inner else [x]
+
+    def join(self, parts: list[Any]) -> Any:
+        return ops.concatenate(parts, axis=self.channel_axis) if len(parts) > 1 else parts[0]
+
+    def interleave(self, x: Any, groups: int) -> Any:
+        """Channel shuffle: moves channel c of group g to place c * groups + g."""
+        channels = x.shape[self.channel_axis]
+        if self.data_format == "channels_last":
+            height, width = ops.shape(x)[1:3]
+            matrix = ops.reshape(x, (-1, height, width, groups, channels // groups))
+            return ops.reshape(ops.swapaxes(matrix, 3, 4), (-1, height, width, channels))
+        height, width = ops.shape(x)[2:4]
+        matrix = ops.reshape(x, (-1, groups, channels // groups, height, width))
+        return ops.reshape(ops.swapaxes(matrix, 1, 2), (-1, channels, height, width))
+
+    def mix_channels(self, x: Any) -> Any:
+        raise NotImplementedError
+
+    def mix(self, x: Any, training: bool | None) -> Any:
+        return self.finish(self.mix_channels(x), self.norm, training)
+
+
+@keras.saving.register_keras_serializable(package="keras_mixers")
+class ChannelMixer(PointwiseMixer):
+    """Mixes all channels at each position: `z = N(σ{ConvPointwise(z')})` (ConvMixer Eq. 3).
+
+    Input and output (batch, height, width, channels), or (batch, channels, height, width) with
+    `data_format="channels_first"`.
+
+    Args:
+        **kwargs: `activation`, `normalization`, `residual` (False), `initializer`, `data_format`, `drop_path_rate` and
+            what every Keras layer takes; see `PostNormLayer` and `MixingLayer`.
+
+    Raises:
+        ValueError: if an argument is not as above, or the input is not a batch of images.
+
+    Example:
+        >>> import keras
+        >>> ChannelMixer()(keras.Input((16, 16, 8))).shape
+        (None, 16, 16, 8)
+    """
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        channels = self.channels_of(input_shape)
+        self.pointwise = self.make_convolution(channels, channels, "pointwise")
+        self.norm = self.make_norm(channels)
+
+    def mix_channels(self, x: Any) -> Any:
+        return self.pointwise(x)
+
+
+def segment_spans(channels: int, segments: int, ratio: float | None = None) -> list[Span]:
+    """Cuts channels into segments, each a span (start, stop).
+
+    Without `ratio` the segments lie side by side, `channels // segments` wide, and the last takes the remainder. With
+    it each is `int(channels * ratio)` wide and they are spread evenly from the first channel to the last, so that
+    neighbours overlap.
+
+    Example:
+        >>> segment_spans(256, 3)
+        [(0, 85), (85, 170), (170, 256)]
+        >>> segment_spans(256, 2, ratio=2 / 3)
+        [(0, 170), (86, 256)]
+        >>> segment_spans(256, 3, ratio=1 / 2)
+        [(0, 128), (64, 192), (128, 256)]
+    """
+    if segments > channels:
+        raise ValueError(
+            f"segments must be at most the number of channels, got segments={segments} for dim={channels}."
+        )
+    if ratio is None:
+        starts = [i * (channels // segments) for i in range(segments)]
+        return list(pairwise([*starts, channels]))
+    width = int(channels * ratio)
+    if width < 1:
+        raise ValueError(f"ratio must leave each segment a channel, got ratio={ratio} for dim={channels}.")
+    starts = [i * (channels - width) // max(segments - 1, 1) for i in range(segments)]
+    return [(start, start + width) for start in starts]
+
+
+@keras.saving.register_keras_serializable(package="keras_mixers")
+class ChannelSplitMixer(PointwiseMixer):
+    """Mixes the channels within segments: `z = N(σ{ConvPointwise over segments(z')})` (SplitMixer Eq. 4).
+
+    The channels are cut into segments (see `segment_spans`), and a 1 × 1 convolution mixes each segment, or only one of
+    them. Segments are mixed in order, and where they overlap, each sees what the one before has written. σ and N act on
+    all channels, the unmixed ones too.
+
+    The paper's mixers are `ChannelSplitMixerI` to `V`. What it leaves to the future is an argument away: parameters
+    shared by overlapping segments (`ratio=2 / 3, shared=True`), more than two overlapping segments
+    (`segments=3, ratio=1 / 2`), shuffled segments (`shared=True, shuffle=True`).
+
+    Input and output (batch, height, width, channels), or (batch, channels, height, width) with
+    `data_format="channels_first"`.
+
+    Args:
+        segments: number of segments, s.
+        ratio: width of a segment as a part of the channels, α in (1 / segments, 1], truncated to whole channels;
+            None for segments side by side. A single segment may be of any width; the channels behind it stay unmixed.
+        block: index of the block in its network, for networks that mix one segment a block: this layer then mixes
+            only segment `block % segments`. None mixes all.
+        shared: whether all segments are mixed with the same parameters; they must be equally wide.
+        shuffle: whether a channel shuffle follows, which interleaves the segments; they must divide the channels.
+        **kwargs: `activation`, `normalization`, `residual` (False), `initializer`, `data_format`, `drop_path_rate` and
+            what every Keras layer takes; see `PostNormLayer` and `MixingLayer`.
+
+    Raises:
+        ValueError: if an argument is not as above, or the input's channels cannot be cut in this way.
+
+    Example:
+        >>> import keras
+        >>> mixer = ChannelSplitMixer(segments=3, ratio=1 / 2, shared=True)
+        >>> mixer(keras.Input((16, 16, 8))).shape
+        (None, 16, 16, 8)
+        >>> mixer.spans, mixer.count_params()
+        ([(0, 4), (2, 6), (4, 8)], 52)
+    """
+
+    # The arguments that a special case leaves open, hence the keys of its config.
+    arguments = ("segments", "ratio", "block", "shared", "shuffle")
+
+    def __init__(
+        self,
+        segments: int = 2,
+        ratio: float | None = None,
+        block: int | None = None,
+        shared: bool = False,
+        shuffle: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.segments = check_positive_int("segments", segments)
+        self.ratio = ratio if ratio is None else check_ratio(ratio, above=1 / segments if segments > 1 else 0)
+        self.block = block if block is None else check_block(block)
+        self.shared = bool(shared)
+        self.shuffle = bool(shuffle)
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        channels = self.channels_of(input_shape)
+        equal_parts = (self.shared and self.ratio is None) or self.shuffle
+        if equal_parts and channels % self.segments:
+            raise ValueError(
+                f"{type(self).__name__} needs dim divisible by segments, got dim={channels}, segments={self.segments}."
+            )
+        self.spans = segment_spans(channels, self.segments, self.ratio)
+        self.mixed_spans = self.spans if self.block is None else [self.spans[self.block % self.segments]]
+        widths = [stop - start for start, stop in self.mixed_spans]
+        self.pointwise = [
+            self.make_convolution(width, width, f"pointwise_{i}")
+            for i, width in enumerate(widths[:1] if self.shared else widths)
+        ]
+        self.norm = self.make_norm(channels)
+
+    def mix_channels(self, x: Any) -> Any:
+        convolutions = self.pointwise * len(self.mixed_spans) if self.shared else self.pointwise
+        if self.block is None and self.ratio is None:
+            # All channels, each in one segment: cut once, join once.
+            segments = self.split(x, *(stop for _, stop in self.spans))
+            x = self.join([convolution(segment) for convolution, segment in zip(convolutions, segments, strict=True)])
+        else:
+            for convolution, (start, stop) in zip(convolutions, self.mixed_spans, strict=True):
+                x = self._mix_span(x, start, stop, convolution)
+        return self.interleave(x, self.segments) if self.shuffle else x
+
+    def _mix_span(self, x: Any, start: int, stop: int, convolution: PointwiseConvolution) -> Any:
+        parts = self.split(x, start, stop)
+        mixed = 1 if start else 0
+        parts[mixed] = convolution(parts[mixed])
+        return self.join(parts)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), **{name: getattr(self, name) for name in self.arguments}}
+
+
+@keras.saving.register_keras_serializable(package="keras_mixers")
+class ChannelSplitMixerI(ChannelSplitMixer):
+    """Two overlapping segments; even blocks mix the first, odd blocks the last (SplitMixer 2.2.1).
+
+    Args:
+        ratio: width of a segment as a part of the channels, α in (0.5, 1], truncated to whole channels.
+        block: index of the block in its network.
+        **kwargs: the keyword arguments of `ChannelSplitMixer`, which also says the shapes.
+
+    Raises:
+        ValueError: if an argument is not as above.
+
+    Example:
+        >>> import keras
+        >>> mixer = ChannelSplitMixerI(ratio=2 / 3, block=1)
+        >>> mixer.build((None, 16, 16, 256))
+        >>> mixer.mixed_spans
+        [(86, 256)]
+    """
+
+    arguments = ("ratio", "block")
+
+    def __init__(self, ratio: float = 2 / 3, block: int = 0, **kwargs: Any) -> None:
+        super().__init__(segments=2, ratio=check_ratio(ratio, above=0.5), block=check_block(block), **kwargs)
+
+
+@keras.saving.register_keras_serializable(package="keras_mixers")
+class ChannelSplitMixerII(ChannelSplitMixer):
+    """Segments side by side; block i mixes segment i mod s (SplitMixer 2.2.2).
+
+    Args:
+        segments: number of segments, s; the last one takes the remainder.
+        block: index of the block in its network.
+        **kwargs: the keyword arguments of `ChannelSplitMixer`, which also says the shapes.
+
+    Raises:
+        ValueError: if an argument is not as above.
+
+    Example:
+        >>> import keras
+        >>> mixer = ChannelSplitMixerII(segments=3, block=2)
+        >>> mixer.build((None, 16, 16, 256))
+        >>> mixer.mixed_spans
+        [(170, 256)]
+    """
+
+    arguments = ("segments", "block")
+
+    def __init__(self, segments: int = 2, block: int = 0, **kwargs: Any) -> None:
+        super().__init__(segments=segments, block=check_block(block), **kwargs)
+
+
+@keras.saving.register_keras_serializable(package="keras_mixers")
+class ChannelSplitMixerIII(ChannelSplitMixer):
+    """Segments side by side, all mixed with the same parameters (SplitMixer 2.2.3).
+
+    Args:
+        segments: number of segments, s, which must divide the channels.
+        **kwargs: the keyword arguments of `ChannelSplitMixer`, which also says the shapes.
+
+    Raises:
+        ValueError: if an argument is not as above.
+
+    Example:
+        >>> import keras
+        >>> mixer = ChannelSplitMixerIII(segments=4, normalization=None)
+        >>> mixer.build((None, 16, 16, 256))
+        >>> mixer.count_params()
+        4160
+    """
+
+    arguments = ("segments",)
+
+    def __init__(self, segments: int = 2, **kwargs: Any) -> None:
+        super().__init__(segments=segments, shared=True, **kwargs)
+
+
+@keras.saving.register_keras_serializable(package="keras_mixers")
+class ChannelSplitMixerIV(ChannelSplitMixer):
+    """Segments side by side, all mixed, each with its own parameters (SplitMixer 2.2.4).
+
+    Args:
+        segments: number of segments, s; the last one takes the remainder.
+        **kwargs: the keyword arguments of `ChannelSplitMixer`, which also says the shapes.
+
+    Raises:
+        ValueError: if an argument is not as above.
+
+    Example:
+        >>> import keras
+        >>> mixer = ChannelSplitMixerIV(segments=4, normalization=None)
+        >>> mixer.build((None, 16, 16, 256))
+        >>> mixer.count_params()
+        16640
+    """
+
+    arguments = ("segments",)
+
+    def __init__(self, segments: int = 2, **kwargs: Any) -> None:
+        super().__init__(segments=segments, **kwargs)
+
+
+@keras.saving.register_keras_serializable(package="keras_mixers")
+class ChannelSplitMixerV(ChannelSplitMixer):
+    """Two overlapping segments, both mixed, the second after the first (SplitMixer Appendix G).
+
+    Args:
+        ratio: width of a segment as a part of the channels, α in (0.5, 1], truncated to whole channels.
+        **kwargs: the keyword arguments of `ChannelSplitMixer`, which also says the shapes.
+
+    Raises:
+        ValueError: if an argument is not as above.
+
+    Example:
+        >>> import keras
+        >>> mixer = ChannelSplitMixerV(ratio=2 / 3)
+        >>> mixer.build((None, 16, 16, 256))
+        >>> mixer.mixed_spans
+        [(0, 170), (86, 256)]
+    """
+
+    arguments = ("ratio",)
+
+    def __init__(self, ratio: float = 2 / 3, **kwargs: Any) -> None:
+        super().__init__(segments=2, ratio=check_ratio(ratio, above=0.5), **kwargs)
+
+
+@keras.saving.register_keras_serializable(package="keras_mixers")
+class ChannelStrideMixer(PointwiseMixer):
+    """Mixes the channels with a strided convolution along them, the paper's 3D convolution (SplitMixer 2.2).
+
+    A window of `kernel_size` channels stands at n = (dim - kernel_size) / stride + 1 positions, and dim / n filters
+    read it: `y[f · n + j] = Σ_c w[c, f] · x[j · stride + c] + b[f]`, then `N(σ{y})`. The positions of a filter end up
+    side by side, so with windows side by side this is `ChannelSplitMixerIII` followed by a channel shuffle.
+
+    Input and output (batch, height, width, channels), or (batch, channels, height, width) with
+    `data_format="channels_first"`.
+
+    Args:
+        kernel_size: length of a window in channels.
+        stride: channels from one window to the next; None means `kernel_size`, less makes the windows overlap.
+        **kwargs: `activation`, `normalization`, `residual` (False), `initializer`, `data_format`, `drop_path_rate` and
+            what every Keras layer takes; see `PostNormLayer` and `MixingLayer`.
+
+    Raises:
+        ValueError: if the windows do not end at the last channel, or their number does not divide the channels.
+
+    Example:
+        >>> import keras
+        >>> mixer = ChannelStrideMixer(kernel_size=128, normalization=None)
+        >>> mixer.build((None, 16, 16, 256))
+        >>> mixer.count_params()
+        16512
+    """
+
+    def __init__(self, kernel_size: int, stride: int | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.kernel_size = check_positive_int("kernel_size", kernel_size)
+        self.stride = self.kernel_size if stride is None else check_positive_int("stride", stride)
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        channels = self.channels_of(input_shape)
+        positions, rest = divmod(channels - self.kernel_size, self.stride)
+        self.positions = positions + 1
+        if rest or positions < 0 or channels % self.positions:
+            raise ValueError(
+                "ChannelStrideMixer needs (dim - kernel_size) divisible by stride and dim divisible by the number of "
+                f"windows, got dim={channels}, kernel_size={self.kernel_size}, stride={self.stride}."
+            )
+        self.filters = channels // self.positions
+        self.pointwise = self.make_convolution(self.kernel_size, self.filters, "pointwise")
+        self.norm = self.make_norm(channels)
+
+    def mix_channels(self, x: Any) -> Any:
+        starts = [j * self.stride for j in range(self.positions)]
+        windows = [self.split(x, start, start + self.kernel_size)[1 if start else 0] for start in starts]
+        return self.interleave(self.join([self.pointwise(window) for window in windows]), self.positions)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "kernel_size": self.kernel_size, "stride": self.stride}

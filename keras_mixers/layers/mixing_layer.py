@@ -1,0 +1,154 @@
+"""What the equations of both papers have in common: `N(σ{·})` after a convolution, and a residual around it.
+
+`PostNormLayer` holds the activation and the norm, `MixingLayer` adds the residual; the layers in the files beside
+this one bring the convolutions.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_mixers.layers.validation import (
+    check_activation,
+    check_choice,
+    check_data_format,
+    check_image_batch,
+    check_rate,
+)
+
+NORMALIZATIONS = ("batch", "layer", None)
+INITIALIZERS = ("torch", "keras")
+
+
+def convolution_initializers(initializer: str, fan_in: int) -> dict[str, Any]:
+    """Returns the kernel and bias initialisers of a convolution or head whose outputs each sum `fan_in` products."""
+    if initializer == "keras":
+        return {"kernel_initializer": "glorot_uniform", "bias_initializer": "zeros"}
+    bound = fan_in**-0.5
+    return {
+        "kernel_initializer": keras.initializers.RandomUniform(-bound, bound),
+        "bias_initializer": keras.initializers.RandomUniform(-bound, bound),
+    }
+
+
+class PostNormLayer(keras.layers.Layer):
+    """A convolution followed by an activation σ and a norm N, in this order: `N(σ{Conv(x)})`.
+
+    Subclasses make their convolutions in `build` and call `self.finish` on what these compute.
+
+    Args:
+        activation: σ, any Keras activation: a name, a function or None.
+        normalization: N, `"batch"`, `"layer"` (over the channels of each position) or None.
+        initializer: how kernels and biases start. `"torch"` is PyTorch's default, with which both papers trained:
+            U(-b, b), b = 1 / sqrt(fan_in). `"keras"` is Keras's: Glorot uniform kernels, zero biases.
+        data_format: `"channels_last"`, `"channels_first"` or None for Keras's setting.
+        **kwargs: `name`, `dtype`, `trainable`, as for every Keras layer.
+
+    Raises:
+        ValueError: if an argument is none of these.
+    """
+
+    def __init__(
+        self,
+        *,
+        activation: str | Callable | None = "gelu",
+        normalization: str | None = "batch",
+        initializer: str = "torch",
+        data_format: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.activation = check_activation(activation)
+        self.normalization = check_choice("normalization", normalization, NORMALIZATIONS)
+        self.initializer = check_choice("initializer", initializer, INITIALIZERS)
+        self.data_format = check_data_format(data_format)
+
+    @property
+    def channel_axis(self) -> int:
+        return -1 if self.data_format == "channels_last" else 1
+
+    def channels_of(self, input_shape: tuple[int | None, ...]) -> int:
+        check_image_batch(type(self).__name__, input_shape, self.channel_axis)
+        return input_shape[self.channel_axis]
+
+    def initializers(self, fan_in: int) -> dict[str, Any]:
+        return convolution_initializers(self.initializer, fan_in)
+
+    def make_norm(self, channels: int, name: str = "norm") -> keras.layers.Layer | None:
+        """Makes N for feature maps of `channels` channels, with PyTorch's epsilon and momentum."""
+        shared = {"axis": self.channel_axis, "epsilon": 1e-5, "dtype": self.dtype_policy, "name": name}
+        if self.normalization == "batch":
+            # PyTorch's momentum 0.1 weighs the new value, Keras's 0.9 the old one.
+            norm = keras.layers.BatchNormalization(momentum=0.9, **shared)
+        elif self.normalization == "layer":
+            norm = keras.layers.LayerNormalization(**shared)
+        else:
+            return None
+        shape = [None] * 4
+        shape[self.channel_axis] = channels
+        norm.build(tuple(shape))
+        return norm
+
+    def finish(self, x: Any, norm: keras.layers.Layer | None, training: bool | None) -> Any:
+        """Computes `N(σ{x})`."""
+        x = self.activation(x)
+        return x if norm is None else norm(x, training=training)
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "activation": keras.activations.serialize(self.activation),
+            "normalization": self.normalization,
+            "initializer": self.initializer,
+            "data_format": self.data_format,
+        }
+
+
+class MixingLayer(PostNormLayer):
+    """A layer that keeps the shape of its input and can add it to its output: `z = F(x)` or `z = F(x) + x`.
+
+    Subclasses write F as `mix`.
+
+    Args:
+        residual: whether the input is added to the output.
+        drop_path_rate: in training, the probability in [0, 1) with which F is left out for an image
+            (stochastic depth); what stays is scaled by 1 / (1 - rate). Needs a residual.
+        **kwargs: the arguments of `PostNormLayer`.
+
+    Raises:
+        ValueError: if an argument is none of these.
+    """
+
+    def __init__(self, *, residual: bool = False, drop_path_rate: float = 0.0, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.residual = bool(residual)
+        self.drop_path_rate = check_rate("drop_path_rate", drop_path_rate)
+        if self.drop_path_rate and not self.residual:
+            raise ValueError(
+                f"drop_path_rate needs residual=True, got drop_path_rate={drop_path_rate} and residual={residual}: "
+                "without a residual nothing would be left of a dropped image."
+            )
+        self.drop_path = (
+            keras.layers.Dropout(self.drop_path_rate, noise_shape=(None, 1, 1, 1), dtype=self.dtype_policy)
+            if self.drop_path_rate
+            else None
+        )
+
+    def mix(self, x: Any, training: bool | None) -> Any:
+        raise NotImplementedError
+
+    def call(self, x: Any, training: bool | None = None) -> Any:
+        z = self.mix(x, training)
+        if not self.residual:
+            return z
+        if self.drop_path is not None:
+            z = self.drop_path(z, training=training)
+        return ops.add(z, x)
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        return tuple(input_shape)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "residual": self.residual, "drop_path_rate": self.drop_path_rate}

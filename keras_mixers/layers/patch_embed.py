@@ -1,0 +1,93 @@
+"""Patches go in: Eq. 1 of both papers."""
+
+from typing import Any
+
+import keras
+
+from keras_mixers.layers.mixing_layer import PostNormLayer
+from keras_mixers.layers.validation import check_choice, check_positive_int
+
+
+@keras.saving.register_keras_serializable(package="keras_mixers")
+class PatchEmbed(PostNormLayer):
+    """Embeds patches of an image: `z_0 = N(σ{Conv(X, kernel_size=p, stride=p)})` (Eq. 1 of both papers).
+
+    Input (batch, height, width, channels), output (batch, (height - p) // s + 1, (width - p) // s + 1, dim) with
+    patch size p and stride s, in pixels; pixels on the right and below that fill no patch are left out. With
+    `data_format="channels_first"` the channels come second in both.
+
+    Args:
+        dim: number of output channels, the papers' h.
+        patch_size: side of a patch in pixels, p.
+        stride: pixels from one patch to the next. None means `patch_size`, patches side by side; less makes them
+            overlap.
+        padding: `"valid"`, or `"same"` to pad with zeros so that a patch begins at every `stride`-th pixel.
+        **kwargs: `activation`, `normalization`, `initializer`, `data_format` and what every Keras layer takes; see
+            `PostNormLayer`.
+
+    Raises:
+        ValueError: if an argument is not as above, or an image is smaller than a patch.
+
+    Example:
+        >>> import keras
+        >>> PatchEmbed(dim=256, patch_size=7)(keras.Input((224, 224, 3))).shape
+        (None, 32, 32, 256)
+    """
+
+    def __init__(
+        self, dim: int, patch_size: int, stride: int | None = None, padding: str = "valid", **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        self.dim = check_positive_int("dim", dim)
+        self.patch_size = check_positive_int("patch_size", patch_size)
+        self.stride = self.patch_size if stride is None else check_positive_int("stride", stride)
+        self.padding = check_choice("padding", padding, ("valid", "same"))
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        channels = self.channels_of(input_shape)
+        self.convolution = keras.layers.Conv2D(
+            self.dim,
+            self.patch_size,
+            strides=self.stride,
+            padding=self.padding,
+            data_format=self.data_format,
+            dtype=self.dtype_policy,
+            name="convolution",
+            **self.initializers(fan_in=self.patch_size**2 * channels),
+        )
+        self.convolution.build(input_shape)
+        self.norm = self.make_norm(self.dim)
+
+    def call(self, x: Any, training: bool | None = None) -> Any:
+        self.compute_output_shape(x.shape)  # refuses an image smaller than a patch
+        return self.finish(self.convolution(x), self.norm, training)
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        self.channels_of(input_shape)
+        grid = [self._patches_along(size) for size in self._sizes(input_shape)]
+        batch = input_shape[0]
+        return (batch, *grid, self.dim) if self.data_format == "channels_last" else (batch, self.dim, *grid)
+
+    def _sizes(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        return tuple(input_shape[1:3] if self.data_format == "channels_last" else input_shape[2:4])
+
+    def _patches_along(self, size: int | None) -> int | None:
+        if size is None:
+            return None
+        if size < (self.patch_size if self.padding == "valid" else 1):
+            raise ValueError(
+                f"An image must be at least one patch high and wide, got {size} pixels with "
+                f"patch_size={self.patch_size}; resize the image or choose smaller patches."
+            )
+        if self.padding == "same":
+            return -(-size // self.stride)
+        return (size - self.patch_size) // self.stride + 1
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "dim": self.dim,
+            "patch_size": self.patch_size,
+            "stride": self.stride,
+            "padding": self.padding,
+        }

@@ -1,0 +1,73 @@
+"""Arguments are checked before any work is done, and each refusal is one sentence: argument, value, remedy."""
+
+import numbers
+from collections.abc import Callable, Sequence
+
+import keras
+
+DATA_FORMATS = ("channels_last", "channels_first")
+
+
+def check_positive_int(name: str, value: object) -> int:
+    """Returns `value` as an int if it is a whole number of at least 1."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 1:
+        raise ValueError(f"{name} must be a whole number of at least 1, got {name}={value!r}.")
+    return int(value)
+
+
+def check_block(block: object) -> int:
+    """Returns the index of a block, a whole number from 0."""
+    if isinstance(block, bool) or not isinstance(block, numbers.Integral) or block < 0:
+        raise ValueError(f"block must be the index of a block, a whole number of at least 0, got block={block!r}.")
+    return int(block)
+
+
+def check_rate(name: str, value: object) -> float:
+    """Returns `value` as a float if it is a probability in [0, 1)."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 <= value < 1:
+        raise ValueError(f"{name} must be a number in [0, 1), got {name}={value!r}.")
+    return float(value)
+
+
+def check_ratio(ratio: object, above: float) -> float:
+    """Returns the width of a segment as a fraction of the channels, if it lies in (above, 1]."""
+    if isinstance(ratio, bool) or not isinstance(ratio, numbers.Real) or not above < ratio <= 1:
+        raise ValueError(
+            f"ratio must be a number in ({above:.4g}, 1], the part of the channels that a segment takes, "
+            f"got ratio={ratio!r}."
+        )
+    return float(ratio)
+
+
+def check_choice(name: str, value: object, choices: Sequence[object]) -> object:
+    """Returns `value` if it is one of `choices`."""
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {name}={value!r}.")
+    return value
+
+
+def check_activation(activation: str | Callable | None) -> Callable:
+    """Returns the Keras activation that `activation` names."""
+    try:
+        return keras.activations.get(activation)
+    except (ValueError, TypeError) as error:
+        raise ValueError(
+            f"activation must be the name of a Keras activation such as 'gelu' or 'relu', a function or None, "
+            f"got activation={activation!r}."
+        ) from error
+
+
+def check_data_format(data_format: str | None) -> str:
+    """Returns `data_format`, or Keras's setting where it is None."""
+    return check_choice("data_format", data_format or keras.config.image_data_format(), DATA_FORMATS)
+
+
+def check_image_batch(layer: str, shape: Sequence[int | None], channel_axis: int) -> None:
+    """Refuses a shape that is not a batch of images with a known number of channels."""
+    if len(shape) != 4:
+        raise ValueError(
+            f"{layer} takes a batch of images, a tensor of rank 4, got shape {tuple(shape)}; "
+            "a single image needs a batch axis in front."
+        )
+    if shape[channel_axis] is None:
+        raise ValueError(f"{layer} needs a known number of channels, got shape {tuple(shape)}; name it in input_shape.")

@@ -1,0 +1,184 @@
+"""The only place where a network is assembled: patch embedding, blocks of two mixers, mean, head."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypedDict
+
+import keras
+
+from keras_mixers.layers import PatchEmbed
+from keras_mixers.layers.mixing_layer import convolution_initializers
+from keras_mixers.layers.validation import check_choice, check_data_format, check_positive_int, check_rate
+
+# Makes the mixer of block i from i and the keyword arguments that all layers of a network share.
+MixerFactory = Callable[..., keras.layers.Layer]
+
+RESIDUALS = ("spatial", "channel", "both", None)
+
+
+class NetworkOptions(TypedDict, total=False):
+    """The keyword arguments that every builder hands on to `IsotropicMixer`, which explains them."""
+
+    input_shape: Sequence[int | None] | None
+    include_top: bool
+    pooling: str | None
+    classifier_activation: str | Callable | None
+    activation: str | Callable | None
+    normalization: str | None
+    residual: str | None
+    patch_stride: int | None
+    drop_path_rate: float
+    dropout_rate: float
+    initializer: str
+    weights: str | Path | None
+    data_format: str | None
+    dtype: Any
+    name: str | None
+
+
+def IsotropicMixer(
+    dim: int,
+    blocks: int,
+    patch_size: int = 2,
+    num_classes: int = 10,
+    *,
+    spatial_mixer: MixerFactory | None,
+    channel_mixer: MixerFactory | None,
+    input_shape: Sequence[int | None] | None = None,
+    include_top: bool = True,
+    pooling: str | None = None,
+    classifier_activation: str | Callable | None = None,
+    activation: str | Callable | None = "gelu",
+    normalization: str | None = "batch",
+    residual: str | None = "spatial",
+    patch_stride: int | None = None,
+    drop_path_rate: float = 0.0,
+    dropout_rate: float = 0.0,
+    initializer: str = "torch",
+    weights: str | Path | None = None,
+    data_format: str | None = None,
+    dtype: Any = None,
+    name: str | None = None,
+) -> keras.Model:
+    """An isotropic network of any mixers: `PatchEmbed`, then a spatial and a channel mixer a block, mean and head.
+
+    `ConvMixer`, `SplitMixerI` to `V` and `StrideMixer` are this function with their mixers. The papers' ablations are
+    arguments: `residual`, `normalization`, `activation`, a mixer left out, or mixers of both papers combined.
+
+    Args:
+        dim: number of channels throughout, h.
+        blocks: number of blocks.
+        patch_size: side of a patch in pixels, p.
+        num_classes: number of classes of the head.
+        spatial_mixer: makes the spatial mixer of block i: called with i and keyword arguments for the layer. None
+            leaves space unmixed.
+        channel_mixer: makes the channel mixer of block i, in the same way.
+        input_shape: (height, width, channels), with None for a size that may vary; channels first with
+            `data_format="channels_first"`. None takes RGB images of any size.
+        include_top: whether the mean over all patches and the linear head follow the blocks.
+        pooling: without the top, `"avg"` or `"max"` over all patches, or None for the feature maps.
+        classifier_activation: activation of the head, such as `"softmax"`; None for logits.
+        activation: activation after each convolution.
+        normalization: norm after each activation, `"batch"`, `"layer"` or None.
+        residual: which mixers have a residual, `"spatial"`, `"channel"`, `"both"` or None.
+        patch_stride: pixels from one patch to the next; None for `patch_size`, less for overlapping patches.
+        drop_path_rate: stochastic depth: the probability in [0, 1) of leaving out the last block's residual branches
+            in training. It rises linearly from 0 in the first block.
+        dropout_rate: dropout in [0, 1) before the head.
+        initializer: `"torch"` (the papers') or `"keras"`.
+        weights: None, or the path of a `.weights.h5` or `.keras` file of the same network.
+        data_format: `"channels_last"`, `"channels_first"` or None for Keras's setting.
+        dtype: dtype or dtype policy, such as `"mixed_bfloat16"`. The head is computed in the dtype of the weights.
+        name: name of the model.
+
+    Returns:
+        A functional `keras.Model`. Its output is (batch, num_classes); without the top (batch, dim) if pooled, else
+        (batch, height // patch_size, width // patch_size, dim).
+
+    Raises:
+        ValueError: if an argument is not as above, or `input_shape` is smaller than a patch.
+        FileNotFoundError: if there is no file of weights.
+
+    Example:
+        A ConvMixer whose channels are mixed as in SplitMixer-I ("2D + C" in the SplitMixer paper):
+
+        >>> from keras_mixers import layers
+        >>> model = IsotropicMixer(
+        ...     dim=256,
+        ...     blocks=8,
+        ...     spatial_mixer=lambda block, **shared: layers.SpatialMixer2D(5, **shared),
+        ...     channel_mixer=lambda block, **shared: layers.ChannelSplitMixerI(2 / 3, block, **shared),
+        ... )
+        >>> model.output_shape
+        (None, 10)
+    """
+    dim, blocks = check_positive_int("dim", dim), check_positive_int("blocks", blocks)
+    num_classes = check_positive_int("num_classes", num_classes)
+    check_choice("residual", residual, RESIDUALS)
+    check_choice("pooling", pooling, ("avg", "max", None))
+    drop_path_rate = check_rate("drop_path_rate", drop_path_rate)
+    dropout_rate = check_rate("dropout_rate", dropout_rate)
+    data_format = check_data_format(data_format)
+    policy = keras.dtype_policies.get(dtype) if dtype else keras.config.dtype_policy()
+    shared = {
+        "activation": activation,
+        "normalization": normalization,
+        "initializer": initializer,
+        "data_format": data_format,
+        "dtype": policy,
+    }
+
+    def mixer(factory: MixerFactory, block: int, kind: str) -> keras.layers.Layer:
+        has_residual = residual in (kind, "both")
+        rate = drop_path_rate * block / max(blocks - 1, 1) if has_residual else 0.0
+        return factory(block, residual=has_residual, drop_path_rate=rate, name=f"block_{block}_{kind}", **shared)
+
+    image = keras.Input(check_input_shape(input_shape, data_format), name="image")
+    x = PatchEmbed(dim, patch_size, patch_stride, name="patch_embed", **shared)(image)
+    for block in range(blocks):
+        if spatial_mixer is not None:
+            x = mixer(spatial_mixer, block, "spatial")(x)
+        if channel_mixer is not None:
+            x = mixer(channel_mixer, block, "channel")(x)
+
+    # The mean over patches and the head run in full precision where the blocks run in half.
+    full = {"dtype": policy.variable_dtype}
+    if include_top or pooling == "avg":
+        x = keras.layers.GlobalAveragePooling2D(data_format=data_format, name="pool", **full)(x)
+    elif pooling == "max":
+        x = keras.layers.GlobalMaxPooling2D(data_format=data_format, name="pool", **full)(x)
+    if include_top:
+        if dropout_rate:
+            x = keras.layers.Dropout(dropout_rate, name="head_dropout", **full)(x)
+        head = convolution_initializers(initializer, fan_in=dim)
+        x = keras.layers.Dense(num_classes, activation=classifier_activation, name="head", **head, **full)(x)
+
+    model = keras.Model(image, x, name=name or "isotropic_mixer")
+    if weights is not None:
+        load_weights(model, weights)
+    return model
+
+
+def check_input_shape(input_shape: Sequence[int | None] | None, data_format: str) -> tuple[int | None, ...]:
+    """Returns `input_shape`, or RGB images of any size where it is None."""
+    if input_shape is None:
+        return (None, None, 3) if data_format == "channels_last" else (3, None, None)
+    shape = tuple(input_shape) if isinstance(input_shape, Sequence) else ()
+    channels = shape[-1 if data_format == "channels_last" else 0] if len(shape) == 3 else None
+    if channels is None or not all(size is None or (isinstance(size, int) and size > 0) for size in shape):
+        order = "(height, width, channels)" if data_format == "channels_last" else "(channels, height, width)"
+        raise ValueError(
+            f"input_shape must be {order}, with None for a height or width that may vary, got "
+            f"input_shape={input_shape!r}."
+        )
+    return shape
+
+
+def load_weights(model: keras.Model, path: str | Path) -> None:
+    """Loads the weights of a `.weights.h5` or `.keras` file into `model`."""
+    path = Path(path)
+    if not path.name.endswith((".weights.h5", ".keras")):
+        raise ValueError(f"weights must be None or a .weights.h5 or .keras file, got weights={str(path)!r}.")
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no file of weights at {str(path)!r}.")
+    model.load_weights(path)

@@ -1,0 +1,245 @@
+"""One table: every network of both papers' tables, by name.
+
+A name is family_dim_blocks, followed by what differs from the first configuration of the family: `p` patch size and `k`
+kernel size, `r` ratio (r3_5 is 3/5), `s` segments. The first configurations are ConvMixer-1536/20 and 768/32 of
+ConvMixer's Table 1 and, for the SplitMixers, patch size 2, kernel size 5, ratio 2/3 and two segments.
+"""
+
+import difflib
+import fnmatch
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+
+from keras_mixers.models.conv_mixer import ConvMixer
+from keras_mixers.models.split_mixer import (
+    SplitMixerI,
+    SplitMixerII,
+    SplitMixerIII,
+    SplitMixerIV,
+    SplitMixerV,
+    StrideMixer,
+)
+
+RGB = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """The images that a network was trained on: side in pixels, and mean and deviation of pixels scaled to 0-1."""
+
+    size: int
+    mean: RGB
+    std: RGB
+
+
+IMAGENET = Pixels(224, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+CIFAR10 = Pixels(32, mean=(0.4914, 0.4822, 0.4465), std=(0.2471, 0.2435, 0.2616))
+CIFAR10_SPLITMIXER = Pixels(32, mean=(0.4914, 0.4822, 0.4465), std=(0.2023, 0.1994, 0.2010))
+FLOWERS102 = Pixels(224, mean=(0.507, 0.487, 0.441), std=(0.267, 0.256, 0.276))
+
+
+@dataclass(frozen=True)
+class Published:
+    """A top-1 accuracy in percent that a paper reports, and where."""
+
+    dataset: str
+    top1: float
+    source: str
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A configuration of one of the papers' tables.
+
+    Attributes:
+        builder: the function that makes the network.
+        arguments: what it is called with.
+        pixels: size, mean and deviation of the images that the network is meant for.
+        published: the accuracies that the papers report for it; empty where they report only its speed.
+    """
+
+    builder: Callable[..., keras.Model]
+    arguments: Mapping[str, Any]
+    pixels: Pixels
+    published: tuple[Published, ...] = ()
+
+
+def _imagenet_convmixer(dim, depth, patch, kernel, top1, source="ConvMixer Table 2", activation="gelu") -> Preset:
+    arguments = {"dim": dim, "depth": depth, "kernel_size": kernel, "patch_size": patch, "num_classes": 1000}
+    if activation != "gelu":
+        arguments["activation"] = activation
+    return Preset(ConvMixer, arguments, IMAGENET, (Published("imagenet", top1, source),))
+
+
+def _cifar_convmixer(dim, depth, patch, kernel, top1_by_weight_decay, *further: Published) -> Preset:
+    arguments = {"dim": dim, "depth": depth, "kernel_size": kernel, "patch_size": patch, "num_classes": 10}
+    published = tuple(
+        Published("cifar10", top1, "ConvMixer Table 4", note=f"weight decay {weight_decay:g}")
+        for weight_decay, top1 in top1_by_weight_decay.items()
+    )
+    return Preset(ConvMixer, arguments, CIFAR10, (*published, *further))
+
+
+def _cifar_splitmixer(builder, source, cifar10=None, cifar100=None, **arguments) -> Preset:
+    arguments = {"dim": 256, "blocks": 8, "kernel_size": 5, "patch_size": 2, "num_classes": 10, **arguments}
+    return Preset(builder, arguments, CIFAR10_SPLITMIXER, _accuracies(source, cifar10=cifar10, cifar100=cifar100))
+
+
+def _flowers_mixer(builder, source="", flowers102=None, food101=None, **arguments) -> Preset:
+    arguments = {"dim": 256, "blocks": 8, "kernel_size": 7, "patch_size": 7, "num_classes": 102, **arguments}
+    if builder is ConvMixer:
+        arguments["depth"] = arguments.pop("blocks")
+    return Preset(builder, arguments, FLOWERS102, _accuracies(source, flowers102=flowers102, food101=food101))
+
+
+def _imagenet_splitmixer(dim, blocks, kernel, *published: Published, **arguments) -> Preset:
+    arguments = {
+        "dim": dim, "blocks": blocks, "kernel_size": kernel, "patch_size": 7, "num_classes": 1000, "ratio": 2 / 3,
+        **arguments,
+    }  # fmt: skip
+    return Preset(SplitMixerI, arguments, IMAGENET, published)
+
+
+def _accuracies(source: str, **top1_by_dataset: float | None) -> tuple[Published, ...]:
+    return tuple(Published(name, top1, source) for name, top1 in top1_by_dataset.items() if top1 is not None)
+
+
+_SPLITMIXER_RUN = "as trained for the SplitMixer paper"
+
+PRESETS: dict[str, Preset] = {
+    # ConvMixer, Tables 1 and 2: ImageNet.
+    "convmixer_1536_20": _imagenet_convmixer(1536, 20, 7, 9, 81.37, "ConvMixer Table 1"),
+    "convmixer_768_32": _imagenet_convmixer(768, 32, 7, 7, 80.16, "ConvMixer Table 1", activation="relu"),
+    "convmixer_1536_20_p7_k3": _imagenet_convmixer(1536, 20, 7, 3, 80.43),
+    "convmixer_1536_20_p14_k9": _imagenet_convmixer(1536, 20, 14, 9, 78.92),
+    "convmixer_1024_16_p7_k9": _imagenet_convmixer(1024, 16, 7, 9, 79.45),
+    "convmixer_1024_12_p7_k8": _imagenet_convmixer(1024, 12, 7, 8, 77.75),
+    "convmixer_512_16_p7_k8": _imagenet_convmixer(512, 16, 7, 8, 73.76),
+    "convmixer_512_12_p7_k8": _imagenet_convmixer(512, 12, 7, 8, 72.59),
+    "convmixer_768_32_p14_k3": _imagenet_convmixer(768, 32, 14, 3, 74.93, activation="relu"),
+    "convmixer_1024_20_p14_k9": _imagenet_convmixer(1024, 20, 14, 9, 76.94),
+    # ConvMixer, Table 4: CIFAR-10.
+    "convmixer_128_4_p1_k8": _cifar_convmixer(128, 4, 1, 8, {0: 91.26}),
+    "convmixer_128_8_p1_k8": _cifar_convmixer(128, 8, 1, 8, {0: 93.83}),
+    "convmixer_128_12_p1_k8": _cifar_convmixer(128, 12, 1, 8, {0: 94.83}),
+    "convmixer_256_4_p1_k8": _cifar_convmixer(256, 4, 1, 8, {0: 93.37}),
+    "convmixer_256_8_p1_k8": _cifar_convmixer(256, 8, 1, 8, {0: 95.60}),
+    "convmixer_256_12_p1_k8": _cifar_convmixer(256, 12, 1, 8, {0: 96.39}),
+    "convmixer_256_16_p1_k8": _cifar_convmixer(256, 16, 1, 8, {0: 96.74}),
+    "convmixer_256_20_p1_k8": _cifar_convmixer(256, 20, 1, 8, {0: 96.67}),
+    "convmixer_256_8_p1_k3": _cifar_convmixer(256, 8, 1, 3, {0: 93.61}),
+    "convmixer_256_8_p1_k5": _cifar_convmixer(256, 8, 1, 5, {0: 95.19}),
+    "convmixer_256_8_p1_k7": _cifar_convmixer(256, 8, 1, 7, {0: 95.80}),
+    "convmixer_256_8_p1_k9": _cifar_convmixer(
+        256, 8, 1, 9, {0: 95.88, 1e-1: 95.88, 1e-2: 96.03, 1e-3: 95.76, 1e-4: 95.63, 1e-5: 95.88}
+    ),
+    "convmixer_256_8_p1_k11": _cifar_convmixer(256, 8, 1, 11, {0: 95.70}),
+    "convmixer_256_8_p1_k13": _cifar_convmixer(256, 8, 1, 13, {0: 96.04}),
+    "convmixer_256_8_p1_k15": _cifar_convmixer(256, 8, 1, 15, {0: 96.08}),
+    "convmixer_256_8_p2_k3": _cifar_convmixer(256, 8, 2, 3, {0: 94.08, 1e-2: 94.69}),
+    "convmixer_256_8_p2_k5": _cifar_convmixer(
+        256, 8, 2, 5, {0: 95.21, 1e-2: 95.26},
+        Published("cifar10", 94.17, "SplitMixer Table 1", _SPLITMIXER_RUN),
+        Published("cifar100", 73.92, "SplitMixer Table 1", _SPLITMIXER_RUN),
+    ),
+    "convmixer_256_8_p2_k7": _cifar_convmixer(256, 8, 2, 7, {0: 95.35, 1e-2: 95.25}),
+    "convmixer_256_8_p2_k9": _cifar_convmixer(256, 8, 2, 9, {0: 95.00, 1e-2: 95.06}),
+    "convmixer_256_8_p2_k11": _cifar_convmixer(256, 8, 2, 11, {0: 95.14, 1e-2: 95.17}),
+    "convmixer_256_8_p4_k9": _cifar_convmixer(256, 8, 4, 9, {0: 92.61}),
+    "convmixer_256_8_p8_k9": _cifar_convmixer(256, 8, 8, 9, {0: 85.57}),
+    # SplitMixer, Tables 1, 3 and 6, Fig. 3 and Section 3.2: CIFAR-10 and CIFAR-100.
+    "splitmixer_i_256_8": _cifar_splitmixer(SplitMixerI, "SplitMixer Table 3", 93.91, 72.88, ratio=2 / 3),
+    "splitmixer_ii_256_8": _cifar_splitmixer(SplitMixerII, "SplitMixer Fig. 3", 92.25, 70.44, segments=2),
+    "splitmixer_iii_256_8": _cifar_splitmixer(SplitMixerIII, "SplitMixer Fig. 3", 92.52, 70.89, segments=2),
+    "splitmixer_iii_256_8_s4": _cifar_splitmixer(SplitMixerIII, "SplitMixer Fig. 3", segments=4),
+    "splitmixer_iv_256_8": _cifar_splitmixer(SplitMixerIV, "SplitMixer Fig. 3", 93.38, 71.75, segments=2),
+    "splitmixer_v_256_8": _cifar_splitmixer(SplitMixerV, "SplitMixer Table 6", 93.88, 73.68, ratio=2 / 3),
+    "splitmixer_v_256_8_r3_5": _cifar_splitmixer(SplitMixerV, "SplitMixer Table 6", 93.96, 74.63, ratio=3 / 5),
+    "stridemixer_256_8": _cifar_splitmixer(
+        StrideMixer, "SplitMixer Section 3.2", 93.09, 71.99, channel_kernel_size=128, channel_stride=128
+    ),
+    # SplitMixer, Tables 1, 4 and 5: Flowers102 and Food101; most were only timed.
+    "convmixer_256_8_p7_k7": _flowers_mixer(ConvMixer, "SplitMixer Table 1", 60.47, 74.59),
+    "splitmixer_i_256_8_p7_k7": _flowers_mixer(SplitMixerI, "SplitMixer Table 1", 62.03, 73.56, ratio=2 / 3),
+    "splitmixer_i_256_8_p7_k7_r3_5": _flowers_mixer(SplitMixerI, ratio=3 / 5),
+    "splitmixer_i_256_8_p7_k7_r4_7": _flowers_mixer(SplitMixerI, ratio=4 / 7),
+    "splitmixer_i_256_8_p7_k7_r5_9": _flowers_mixer(SplitMixerI, ratio=5 / 9),
+    "splitmixer_i_256_8_p7_k7_r6_11": _flowers_mixer(SplitMixerI, ratio=6 / 11),
+    "splitmixer_ii_256_8_p7_k7": _flowers_mixer(SplitMixerII, "SplitMixer Fig. 3", 59.33, 71.74, segments=2),
+    "splitmixer_ii_256_8_p7_k7_s3": _flowers_mixer(SplitMixerII, segments=3),
+    "splitmixer_ii_256_8_p7_k7_s4": _flowers_mixer(SplitMixerII, segments=4),
+    "splitmixer_ii_256_8_p7_k7_s5": _flowers_mixer(SplitMixerII, segments=5),
+    "splitmixer_ii_256_8_p7_k7_s6": _flowers_mixer(SplitMixerII, segments=6),
+    "splitmixer_iii_256_8_p7_k7": _flowers_mixer(SplitMixerIII, "SplitMixer Fig. 3", 59.00, 72.78, segments=2),
+    "splitmixer_iii_256_8_p7_k7_s4": _flowers_mixer(SplitMixerIII, segments=4),
+    "splitmixer_iii_256_8_p7_k7_s8": _flowers_mixer(SplitMixerIII, segments=8),
+    "splitmixer_iv_256_8_p7_k7": _flowers_mixer(SplitMixerIV, "SplitMixer Fig. 3", 61.51, 72.92, segments=2),
+    "splitmixer_iv_256_8_p7_k7_s3": _flowers_mixer(SplitMixerIV, segments=3),
+    "splitmixer_iv_256_8_p7_k7_s4": _flowers_mixer(SplitMixerIV, segments=4),
+    "splitmixer_iv_256_8_p7_k7_s5": _flowers_mixer(SplitMixerIV, segments=5),
+    # SplitMixer, Table 2: ImageNet.
+    "splitmixer_i_1536_20": _imagenet_splitmixer(1536, 20, 9, Published("imagenet", 79.35, "SplitMixer Table 2")),
+    "splitmixer_i_768_32": _imagenet_splitmixer(
+        768, 32, 7,
+        Published("imagenet", 75.05, "SplitMixer Table 2", "300 epochs"),
+        Published("imagenet", 75.38, "SplitMixer Table 2", "350 epochs"),
+        activation="relu",
+    ),
+}  # fmt: skip
+
+
+def list_models(pattern: str | None = None) -> list[str]:
+    """Returns the names of the table's models, those that match `pattern` if given.
+
+    Args:
+        pattern: a pattern as for files, with `*` and `?`.
+
+    Example:
+        >>> list_models("splitmixer_v*")
+        ['splitmixer_v_256_8', 'splitmixer_v_256_8_r3_5']
+    """
+    return [name for name in PRESETS if pattern is None or fnmatch.fnmatchcase(name, pattern)]
+
+
+def find_preset(name: str) -> Preset:
+    """Returns the row of the table that `name` names.
+
+    Raises:
+        ValueError: if there is none; the message names the nearest.
+
+    Example:
+        >>> find_preset("convmixer_768_32").published[0].top1
+        80.16
+    """
+    if name not in PRESETS:
+        near = difflib.get_close_matches(str(name), PRESETS, n=3, cutoff=0.4)
+        advice = (
+            f"did you mean {' or '.join(map(repr, near))}?" if near else "keras_mixers.list_models() names them all."
+        )
+        raise ValueError(f"There is no model named {name!r}; {advice}")
+    return PRESETS[name]
+
+
+def create_model(name: str, **overrides: Any) -> keras.Model:
+    """Makes the network that the table calls `name`.
+
+    Args:
+        name: one of `list_models()`.
+        **overrides: arguments of the network's builder that shall differ from the table, such as `num_classes`.
+
+    Returns:
+        A functional `keras.Model`, randomly initialised unless `weights` is among the overrides.
+
+    Raises:
+        ValueError: if there is no such model, or an argument is not as its builder takes it.
+
+    Example:
+        >>> create_model("splitmixer_i_256_8", num_classes=100).output_shape
+        (None, 100)
+    """
+    preset = find_preset(name)
+    return preset.builder(**{**preset.arguments, "name": name, **overrides})
