@@ -1,0 +1,6 @@
+"""What the papers' training runs need beside Keras."""
+
+from keras_mixers.training.history import HistoryWriter
+from keras_mixers.training.schedule import TriangularSchedule
+
+__all__ = ["HistoryWriter", "TriangularSchedule"]

@@ -1,0 +1,221 @@
+"""RandAugment with the operations and ranges of torchvision, which the papers' CIFAR results were made with.
+
+KerasCV's layers change the pixels; each takes the amounts that are drawn here. What they draw by themselves comes from
+unseeded generators, and could not be repeated under a parallel `map`.
+"""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable
+
+import keras_cv
+import tensorflow as tf
+
+from keras_mixers.data.crops import affine
+
+MAX_MAGNITUDE = 30
+
+
+@dataclasses.dataclass(frozen=True)
+class Operation:
+    """One of the operations that RandAugment chooses from.
+
+    Args:
+        apply: function of uint8 images (n, height, width, 3) and float32 amounts (n,) that returns uint8 images.
+        amount: function of float32 magnitudes (n,) from 0 to 1 and the image size in pixels that returns the amounts.
+        signed: whether half of the amounts are made negative.
+    """
+
+    apply: Callable
+    amount: Callable
+    signed: bool = False
+
+
+def operations():
+    """The 14 operations of torchvision's RandAugment: name -> `Operation`."""
+    # Layers compute in float32 under any Keras dtype policy.
+    nearest = {"interpolation": "nearest", "fill_mode": "constant", "fill_value": 0.0, "dtype": "float32"}
+    shear = keras_cv.layers.RandomShear(0.3, 0.3, **nearest)
+    translation = keras_cv.layers.RandomTranslation(0.5, 0.5, **nearest)
+    sharpness = keras_cv.layers.RandomSharpness(1.0, value_range=(0, 255), dtype="float32")
+    solarization = keras_cv.layers.Solarization(value_range=(0, 255), dtype="float32")
+    auto_contrast = keras_cv.layers.AutoContrast(value_range=(0, 255), dtype="float32")
+
+    def shear_x(images, amounts):
+        # About the centre of the top left pixel, where Pillow takes its corner: half the amount (0.15 pixels) apart.
+        return shear.augment_images(images, {"shear_x": amounts[:, None], "shear_y": None})
+
+    def shear_y(images, amounts):
+        return shear.augment_images(images, {"shear_x": None, "shear_y": amounts[:, None]})
+
+    def translate_x(images, pixels):
+        shares = pixels[:, None] / tf.cast(tf.shape(images)[2], tf.float32)
+        moves = {"height_translations": tf.zeros_like(shares), "width_translations": shares}
+        return translation.augment_images(images, moves)
+
+    def translate_y(images, pixels):
+        shares = pixels[:, None] / tf.cast(tf.shape(images)[1], tf.float32)
+        moves = {"height_translations": shares, "width_translations": tf.zeros_like(shares)}
+        return translation.augment_images(images, moves)
+
+    def rotate(images, degrees):
+        # KerasCV's layer calls keras.ops, which takes no TensorFlow graph on the other backends.
+        cos, sin = tf.cos(degrees * math.pi / 180), tf.sin(degrees * math.pi / 180)
+        y, x = tf.unstack(tf.cast(tf.shape(images)[1:3] - 1, tf.float32) / 2)
+        matrix = [cos, -sin, x - cos * x + sin * y, sin, cos, y - sin * x - cos * y]
+        return affine(images, matrix, "NEAREST", "CONSTANT")
+
+    def sharpen(images, amounts):
+        # The layer blends towards the smoothed image, away from it where its factor is negative.
+        return _pixels(sharpness.augment_images(_floats(images), _each(-amounts)))
+
+    def solarize(images, thresholds):
+        transformations = {"thresholds": _each(thresholds), "additions": 0.0}
+        return _pixels(solarization.augment_images(_floats(images), transformations))
+
+    def autocontrast(images, _):
+        return _pixels(auto_contrast.augment_images(_floats(images)))
+
+    def to(limit):
+        return lambda magnitude, size: limit * magnitude
+
+    def to_pixels(magnitude, size):
+        return tf.floor(150 / 331 * size * magnitude)
+
+    def to_bits(magnitude, size):
+        return 8 - tf.round(4 * magnitude)
+
+    def to_threshold(magnitude, size):
+        return 255 - 255 * magnitude
+
+    return {
+        "identity": Operation(lambda images, _: images, to(0.0)),
+        "shear_x": Operation(shear_x, to(0.3), signed=True),
+        "shear_y": Operation(shear_y, to(0.3), signed=True),
+        "translate_x": Operation(translate_x, to_pixels, signed=True),
+        "translate_y": Operation(translate_y, to_pixels, signed=True),
+        "rotate": Operation(rotate, to(30.0), signed=True),
+        "brightness": Operation(adjust_brightness, to(0.9), signed=True),
+        "color": Operation(adjust_color, to(0.9), signed=True),
+        "contrast": Operation(adjust_contrast, to(0.9), signed=True),
+        "sharpness": Operation(sharpen, to(0.9), signed=True),
+        "posterize": Operation(posterize, to_bits),
+        "solarize": Operation(solarize, to_threshold),
+        "autocontrast": Operation(autocontrast, to(0.0)),
+        "equalize": Operation(equalize, to(0.0)),
+    }
+
+
+class RandAugment:
+    """`rounds` operations for each image, drawn with replacement (Cubuk et al., 2020).
+
+    Args:
+        rounds: number of operations for each image, the paper's n.
+        magnitude: strength of the operations from 0 to 30, the paper's m.
+        std: standard deviation of the strength, drawn anew for each operation and kept within 0 and 30.
+
+    Example:
+        >>> import tensorflow as tf
+        >>> images = tf.zeros((2, 32, 32, 3), tf.uint8)
+        >>> RandAugment(2, 12)(images, seed=(0, 1)).shape
+        TensorShape([2, 32, 32, 3])
+    """
+
+    def __init__(self, rounds, magnitude, std=0.0):
+        self.rounds, self.magnitude, self.std = rounds, magnitude, std
+        self.operations = [*operations().values()]
+
+    def __call__(self, images, seed):
+        """Uint8 images (n, height, width, 3) -> the same, for a stateless seed of two integers."""
+        for round_seed in tf.unstack(tf.random.split(seed, self.rounds)):
+            images = self._round(images, round_seed)
+        return images
+
+    def _round(self, images, seed):
+        choice_seed, strength_seed, sign_seed = tf.unstack(tf.random.split(seed, 3))
+        count, size = tf.shape(images)[0], tf.cast(tf.shape(images)[1], tf.float32)
+        choices = tf.random.stateless_uniform([count], choice_seed, 0, len(self.operations), tf.int32)
+        strength = self.magnitude + self.std * tf.random.stateless_normal([count], strength_seed)
+        strength = tf.clip_by_value(strength, 0.0, MAX_MAGNITUDE) / MAX_MAGNITUDE
+        signs = tf.sign(tf.random.stateless_uniform([count], sign_seed) - 0.5)
+
+        def change(operation, part, place):
+            amounts = operation.amount(tf.gather(strength, place), size)
+            return operation.apply(part, amounts * tf.gather(signs, place) if operation.signed else amounts)
+
+        return in_parts(images, choices, [functools.partial(change, operation) for operation in self.operations])
+
+
+def in_parts(images, choices, functions):
+    """Run each function once, on the images that chose it.
+
+    Args:
+        images: (n, height, width, 3).
+        choices: int32 (n,), positions in `functions`.
+        functions: functions of some of the images and of their places in the batch.
+    """
+    places = tf.dynamic_partition(tf.range(tf.shape(images)[0]), choices, len(functions))
+    parts = [tf.gather(images, place) for place in places]
+    changed = [
+        # Some of KerasCV's layers fail on no images.
+        tf.cond(tf.size(place) > 0, functools.partial(function, part, place), functools.partial(tf.identity, part))
+        for function, part, place in zip(functions, parts, places, strict=True)
+    ]
+    return tf.ensure_shape(tf.dynamic_stitch(places, changed), images.shape)
+
+
+def adjust_brightness(images, amounts):
+    """Scale uint8 images (n, height, width, 3) by 1 + amounts (n,)."""
+    return _pixels(_floats(images) * _each(1 + amounts))
+
+
+def adjust_contrast(images, amounts):
+    """Move uint8 images away from the mean of their grey image by 1 + amounts (n,); KerasCV's takes the mid grey."""
+    images = _floats(images)
+    grey = tf.round(tf.reduce_mean(tf.image.rgb_to_grayscale(images), axis=(1, 2, 3), keepdims=True))
+    return _pixels(grey + (images - grey) * _each(1 + amounts))
+
+
+def adjust_color(images, amounts):
+    """Move uint8 images away from their grey image by 1 + amounts (n,)."""
+    layer = keras_cv.layers.RandomColorDegeneration(1.0, dtype="float32")
+    # The layer blends towards grey, away from it where its factor is negative.
+    return _pixels(layer.augment_images(_floats(images), _each(-amounts)))
+
+
+def posterize(images, bits):
+    """Keep the highest bits (n,) of uint8 images; KerasCV's layer knows one number of bits for all images."""
+    shift = tf.cast(_each(8 - bits), tf.uint8)
+    return tf.bitwise.left_shift(tf.bitwise.right_shift(images, shift), shift)
+
+
+def equalize(images, _=None):
+    """Spread the histogram of each channel of uint8 images as Pillow does.
+
+    KerasCV's layer takes the rarest grey level where Pillow takes the brightest, which gives other pixels, and maps its
+    histogram over the images one by one.
+    """
+    count, height, width, _ = tf.unstack(tf.shape(images))
+    levels = tf.cast(images, tf.int32)
+    # One histogram for the three channels of an image, one after the other.
+    bins = tf.reshape(levels + [0, 256, 512], (count, -1))
+    histogram = tf.reshape(tf.math.bincount(bins, minlength=768, maxlength=768, axis=-1), (count, 3, 256))
+    brightest = tf.gather(histogram, tf.reduce_max(levels, axis=(1, 2)), batch_dims=2)
+    step = ((height * width - brightest) // 255)[..., None]
+    table = (tf.cumsum(histogram, axis=-1, exclusive=True) + step // 2) // tf.maximum(step, 1)
+    table = tf.reshape(tf.where(step > 0, tf.minimum(table, 255), tf.range(256)), (count, 768))
+    return tf.reshape(tf.cast(tf.gather(table, bins, batch_dims=1), tf.uint8), tf.shape(images))
+
+
+def _each(values):
+    return values[:, None, None, None]
+
+
+def _floats(images):
+    return tf.cast(images, tf.float32)
+
+
+def _pixels(images):
+    # Pillow cuts fractions off. The small addition keeps whole numbers whole.
+    return tf.cast(tf.clip_by_value(images + 1e-3, 0.0, 255.0), tf.uint8)

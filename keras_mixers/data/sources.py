@@ -1,0 +1,212 @@
+"""Where images come from: a TFDS name or a folder of class folders."""
+
+import dataclasses
+import difflib
+import pathlib
+from collections.abc import Callable
+
+import tensorflow as tf
+import tensorflow_datasets as tfds
+
+IMAGE_SUFFIXES = (".gif", ".jpeg", ".jpg", ".png")
+
+
+@dataclasses.dataclass(frozen=True)
+class Images:
+    """Labelled images, read when they are needed.
+
+    Records stay undecoded so that shuffling moves paths or compressed bytes rather than pixels.
+
+    Args:
+        records: `tf.data.Dataset` of (record, int64 label). A record is what `decode` takes.
+        count: number of examples.
+        class_names: names of the classes, in the order of their labels.
+        decode: function of one record that returns its uint8 image (height, width, 3). None if the records are
+            such images themselves.
+        shuffle_buffer: number of records that may be held in memory for shuffling; all of them by default.
+
+    Example:
+        >>> import numpy as np, tensorflow as tf
+        >>> pixels, labels = np.zeros((4, 8, 8, 3), "uint8"), np.array([0, 1, 0, 1])
+        >>> images = Images(tf.data.Dataset.from_tensor_slices((pixels, labels)), 4, ("cat", "dog"))
+        >>> images.num_classes
+        2
+    """
+
+    records: tf.data.Dataset
+    count: int
+    class_names: tuple[str, ...]
+    decode: Callable | None = None
+    shuffle_buffer: int | None = None
+
+    @property
+    def num_classes(self):
+        """Number of classes."""
+        return len(self.class_names)
+
+    @property
+    def examples(self):
+        """`tf.data.Dataset` of (uint8 image (height, width, 3), int64 label), in the order of the source."""
+        if self.decode is None:
+            return self.records
+        return self.records.map(lambda record, label: (self.decode(record), label), tf.data.AUTOTUNE)
+
+    def cached(self):
+        """The same images, whose pixels stay in memory as uint8 once they have been read."""
+        return dataclasses.replace(self, records=self.examples.cache(), decode=None, shuffle_buffer=None)
+
+
+def load_tfds(name, split, data_dir=None, download=False, limit=None):
+    """Images of a TFDS data set that has the features `image` and `label`.
+
+    Args:
+        name: TFDS name, such as "cifar10" or "oxford_flowers102:2.1.1".
+        split: TFDS split, such as "train" or "train[:90%]".
+        data_dir: folder of the data sets; TFDS's own, `~/tensorflow_datasets`, by default.
+        download: whether to fetch and prepare the data set if `data_dir` lacks it.
+        limit: keep only the first `limit` examples.
+
+    Returns:
+        `Images`. Records are compressed images, read in the order of the files; TFDS shuffled them when it wrote
+        those, so a `shuffle_buffer` of 10,000 mixes them well.
+
+    Raises:
+        ValueError: for an unknown name or split, a data set without images and labels, or a limit below 1.
+        FileNotFoundError: if `data_dir` lacks the data set and `download` is False.
+
+    Example:
+        >>> load_tfds("cifar11", "train")
+        Traceback (most recent call last):
+        ValueError: TFDS has no data set 'cifar11'; did you mean cifar10...
+    """
+    _check_limit(limit)
+    try:
+        builder = tfds.builder(name, data_dir=data_dir)
+    except ValueError:
+        known = tfds.list_builders(with_community_datasets=False)
+        if name.split("/")[0].split(":")[0] in known:  # It is the version or the configuration that is unknown.
+            raise
+        nearest = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+        hint = f"did you mean {', '.join(nearest)}?" if nearest else "tfds.list_builders() lists the names."
+        raise ValueError(f"TFDS has no data set {name!r}; {hint}") from None
+    if download:
+        builder.download_and_prepare()
+    elif not builder.data_path.exists():
+        raise FileNotFoundError(
+            f"The data set {name!r} is not in data_dir={data_dir or str(tfds.core.constants.DATA_DIR)!r}; "
+            "download=True fetches it there."
+        )
+    features = dict(builder.info.features.items())
+    image, label = features.get("image"), features.get("label")
+    if not (isinstance(image, tfds.features.Image) and isinstance(label, tfds.features.ClassLabel)):
+        raise ValueError(f"The data set {name!r} needs an image and a class label, but its features are {[*features]}.")
+    try:
+        count = builder.info.splits[split].num_examples
+    except (KeyError, ValueError) as error:
+        raise ValueError(
+            f"The data set {name!r} has no split {split!r}; its splits are {', '.join(builder.info.splits)}, "
+            "and slices of them such as train[:90%]."
+        ) from error
+
+    records = builder.as_dataset(
+        split=split,
+        decoders={"image": tfds.decode.SkipDecoding()},
+        # TFDS would cache small sets by itself; train_batches and eval_batches say when images are cached.
+        read_config=tfds.ReadConfig(try_autocache=False),
+    ).map(lambda example: (example["image"], example["label"]))
+    height, width, _ = image.shape
+    return Images(
+        *_first(records, count, limit),
+        class_names=tuple(label.names),
+        decode=lambda contents: tf.ensure_shape(_decode(contents), (height, width, 3)),
+        shuffle_buffer=10_000,
+    )
+
+
+def load_folder(directory, limit=None):
+    """Images of a folder that has one folder for each class: `directory/CLASS/IMAGE.jpg`.
+
+    Classes are the folders in the order of their names. Files are JPEG, PNG or GIF; hidden ones are passed over.
+
+    Args:
+        directory: the folder.
+        limit: keep only the first `limit` examples. Examples are the first file of each class, then the second of
+            each, and so on: the classes stay balanced.
+
+    Returns:
+        `Images`. Reading a file that is damaged fails with its path.
+
+    Raises:
+        FileNotFoundError: if there is no such folder.
+        ValueError: if it holds no class folders or these no images, or for a limit below 1.
+
+    Example:
+        >>> import pathlib, tempfile, tensorflow as tf
+        >>> with tempfile.TemporaryDirectory() as directory:
+        ...     for name in ("cat", "dog"):
+        ...         pathlib.Path(directory, name).mkdir()
+        ...         contents = tf.io.encode_png(tf.zeros((8, 8, 3), "uint8")).numpy()
+        ...         _ = pathlib.Path(directory, name, "1.png").write_bytes(contents)
+        ...     images = load_folder(directory)
+        >>> images.count, images.class_names
+        (2, ('cat', 'dog'))
+    """
+    _check_limit(limit)
+    directory = pathlib.Path(directory)
+    if not directory.is_dir():
+        raise FileNotFoundError(f"The image folder {str(directory)!r} does not exist.")
+    classes = sorted(path for path in directory.iterdir() if path.is_dir() and not path.name.startswith("."))
+    if not classes:
+        raise ValueError(f"{str(directory)!r} holds no class folders; load_folder reads {directory.name}/CLASS/IMAGE.")
+    turns = [
+        (turn, label, str(path))
+        for label, folder in enumerate(classes)
+        for turn, path in enumerate(sorted(path for path in folder.iterdir() if _is_image(path)))
+    ]
+    if not turns:
+        raise ValueError(
+            f"The {len(classes)} class folders of {str(directory)!r} hold no images; load_folder "
+            f"reads {' '.join(IMAGE_SUFFIXES)}."
+        )
+    _, labels, paths = zip(*sorted(turns), strict=True)
+    records = tf.data.Dataset.from_tensor_slices(([*paths], tf.constant(labels, tf.int64)))
+    return Images(*_first(records, len(paths), limit), tuple(path.name for path in classes), decode=_decode_file)
+
+
+def _is_image(path):
+    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
+
+
+def _check_limit(limit):
+    if limit is not None and limit < 1:
+        raise ValueError(f"limit must be at least 1, or None for all examples, got limit={limit}.")
+
+
+def _first(records, count, limit):
+    count = min(count, limit or count)
+    return records.take(count).apply(tf.data.experimental.assert_cardinality(count)), count
+
+
+def _decode(contents):
+    # decode_jpeg reads PNG and GIF too. The accurate transform is Pillow's default; TensorFlow's is the fast one.
+    return tf.io.decode_jpeg(contents, channels=3, dct_method="INTEGER_ACCURATE")
+
+
+def _decode_file(path):
+    # A decoder's error does not say which file it is about; only Python can add that, at half the speed. So it decodes
+    # the files that do not end as their format does: those that are cut, empty, no images, or harmlessly longer.
+    contents = tf.io.read_file(path)
+    end = tf.strings.substr(contents, tf.maximum(tf.strings.length(contents) - 2, 0), 2)
+    image = tf.cond(
+        tf.reduce_any(end == [b"\xff\xd9", b"\x60\x82", b"\x00\x3b"]),  # JPEG, PNG, GIF
+        lambda: _decode(contents),
+        lambda: tf.numpy_function(_decode_or_name, [contents, path], tf.uint8),
+    )
+    return tf.ensure_shape(image, (None, None, 3))
+
+
+def _decode_or_name(contents, path):
+    try:
+        return _decode(contents).numpy()
+    except tf.errors.InvalidArgumentError as error:
+        raise ValueError(f"The image file {path.decode()!r} cannot be read: {error.message}") from None

@@ -1,0 +1,35 @@
+"""What must hold before TensorFlow runs: its packages are there, and the GPU stays with the backend that trains."""
+
+import importlib.util
+import warnings
+
+import keras
+
+
+def require(*packages):
+    """Raise an ImportError that names the remedy if one of the packages is not installed."""
+    missing = [package for package in packages if importlib.util.find_spec(package) is None]
+    if missing:
+        raise ImportError(
+            f'keras_mixers.data needs {", ".join(missing)}: pip install "keras-mixers[train]" (any Keras backend)'
+        )
+
+
+def leave_gpus_to(backend):
+    """Hide the GPUs from TensorFlow unless it is the Keras backend: on its first step it would fill their memory."""
+    import tensorflow as tf
+
+    if backend == "tensorflow":
+        return
+    try:
+        tf.config.set_visible_devices([], "GPU")
+    except RuntimeError:
+        warnings.warn(
+            f"TensorFlow started before keras_mixers.data was imported and may hold GPU memory that {backend} needs: "
+            "import keras_mixers.data first, or set TF_FORCE_GPU_ALLOW_GROWTH=true.",
+            stacklevel=2,
+        )
+
+
+require("tensorflow", "keras_cv", "tensorflow_datasets", "importlib_resources")
+leave_gpus_to(keras.backend.backend())

@@ -1,0 +1,97 @@
+import keras
+import numpy as np
+import pytest
+import reference
+from agreement import array, assert_agrees, built, norm_of
+
+from keras_mixers.layers import PatchEmbed
+
+IMAGE = (2, 13, 10, 3)
+
+
+def assert_equals_reference(layer, image, randomize, **options):
+    randomize(built(layer, image.shape))
+    kernel, bias, norm = array(layer.convolution.kernel), array(layer.convolution.bias), norm_of(layer.norm)
+    assert_agrees(
+        layer,
+        image,
+        lambda training: reference.patch_embed(image, kernel, bias, norm, training=training, **options),
+        [layer.norm],
+    )
+
+
+@pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
+@pytest.mark.parametrize(
+    ("patch_size", "stride", "padding"),
+    [
+        (2, 2, "valid"),
+        (5, 5, "valid"),
+        (4, 4, "same"),
+        (3, 2, "valid"),  # from here on patches overlap
+        (3, 2, "same"),
+        (4, 2, "same"),
+        (5, 1, "valid"),  # as many columns as channels
+        (8, 3, "same"),
+    ],
+)
+def test_equals_reference(patch_size, stride, padding, data_format, rng, randomize):
+    layer = PatchEmbed(6, patch_size, stride=stride, padding=padding, data_format=data_format)
+    assert_equals_reference(layer, rng.normal(size=IMAGE), randomize, stride=stride, padding=padding)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"activation": "relu"}, {"activation": None}, {"normalization": "layer"}, {"normalization": None}],
+    ids=str,
+)
+@pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
+def test_equals_reference_with_other_activations_and_norms(options, data_format, rng, randomize):
+    layer = PatchEmbed(6, 4, data_format=data_format, **options)
+    assert_equals_reference(layer, rng.normal(size=IMAGE), randomize, stride=4, **options)
+
+
+def test_patches_do_not_overlap_unless_asked():
+    assert PatchEmbed(6, 4).compute_output_shape((None, 32, 24, 3)) == (None, 8, 6, 6)
+    assert PatchEmbed(6, 4, stride=2).compute_output_shape((None, 32, 24, 3)) == (None, 15, 11, 6)
+
+
+@pytest.mark.parametrize(("patch_size", "stride"), [(4, 4), (3, 2)])
+@pytest.mark.parametrize("padding", ["valid", "same"])
+def test_computed_shape_is_the_shape_of_the_output_where_patches_do_not_fit(patch_size, stride, padding):
+    layer = PatchEmbed(6, patch_size, stride=stride, padding=padding)
+    assert layer.compute_output_shape(IMAGE) == layer(np.zeros(IMAGE, "float32")).shape
+
+
+@pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
+def test_kernel_has_the_same_shape_in_both_formats(data_format):
+    layer = built(PatchEmbed(6, 4, data_format=data_format), (None, 32, 32, 3))
+    assert layer.convolution.kernel.shape == (4, 4, 3, 6)
+    assert layer.convolution.bias.shape == (6,)
+
+
+@pytest.mark.parametrize(("patch_size", "dim", "channels"), [(2, 256, 3), (7, 64, 1)])
+def test_count_of_parameters(patch_size, dim, channels):
+    layer = built(PatchEmbed(dim, patch_size), (None, 32, 32, channels))
+    convolution, norm = patch_size**2 * channels * dim + dim, 2 * dim
+    assert sum(np.prod(weight.shape) for weight in layer.trainable_weights) == convolution + norm
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 8, 3), (1, 8, 3, 3)])
+def test_refuses_an_image_smaller_than_a_patch(shape):
+    with pytest.raises(ValueError, match=r"patch_size.*4"):
+        PatchEmbed(6, 4)(np.zeros(shape, "float32"))
+    with pytest.raises(ValueError, match=r"patch_size.*4"):
+        PatchEmbed(6, 4).compute_output_shape(shape)
+
+
+def test_same_padding_takes_an_image_smaller_than_a_patch():
+    assert PatchEmbed(6, 4, padding="same")(np.zeros((1, 3, 8, 3), "float32")).shape == (1, 1, 2, 6)
+
+
+def test_one_layer_takes_images_of_several_sizes(rng, randomize):
+    layer = PatchEmbed(6, 2)
+    model = keras.Sequential([keras.Input((None, None, 3)), layer])
+    randomize(model)
+    whole = rng.normal(size=(1, 8, 6, 3)).astype("float32")
+    corner = whole[:, :4, :2]
+    np.testing.assert_allclose(array(model(whole))[:, :2, :1], array(model(corner)), atol=1e-6)
