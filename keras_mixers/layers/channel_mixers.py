@@ -6,6 +6,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_mixers.layers.bias import add_bias
 from keras_mixers.layers.mixing_layer import MixingLayer
 from keras_mixers.layers.validation import check_block, check_positive_int, check_ratio
 
@@ -27,7 +28,7 @@ class PointwiseConvolution(keras.layers.Dense):
     def call(self, x: Any) -> Any:
         if self.data_format == "channels_last":
             return super().call(x)
-        return ops.add(ops.einsum("bihw,io->bohw", x, self.kernel), ops.reshape(self.bias, (-1, 1, 1)))
+        return add_bias(ops.einsum("bihw,io->bohw", x, self.kernel), self.bias, self.data_format)
 
 
 class PointwiseMixer(MixingLayer):

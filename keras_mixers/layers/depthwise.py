@@ -5,6 +5,8 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_mixers.layers.bias import add_bias
+
 
 def depthwise_conv(x: Any, kernel: Any, data_format: str) -> Any:
     """Convolves each channel with its own kernel, at stride 1, the border padded with zeros ("same").
@@ -78,5 +80,4 @@ class DepthwiseConvolution(keras.layers.DepthwiseConv2D):
         self.supports_jit = not _on_cpu("tensorflow")
 
     def call(self, x: Any) -> Any:
-        bias = self.bias if self.data_format == "channels_last" else ops.reshape(self.bias, (-1, 1, 1))
-        return ops.add(depthwise_conv(x, self.kernel, self.data_format), bias)
+        return add_bias(depthwise_conv(x, self.kernel, self.data_format), self.bias, self.data_format)

@@ -33,6 +33,30 @@ def convolution_initializers(initializer: str, fan_in: int) -> dict[str, Any]:
     }
 
 
+@keras.saving.register_keras_serializable(package="keras_mixers")
+class ChannelNormalization(keras.layers.LayerNormalization):
+    """`keras.layers.LayerNormalization` over the channels of each position, in either data format.
+
+    Keras's own fails on PyTorch for any axis but the last, so the channels are moved there and back.
+    """
+
+    def __init__(self, data_format: str = "channels_last", **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.data_format = data_format
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        channels = input_shape[-1 if self.data_format == "channels_last" else 1]
+        super().build((None, None, None, channels))
+
+    def call(self, x: Any) -> Any:
+        if self.data_format == "channels_last":
+            return super().call(x)
+        return ops.moveaxis(super().call(ops.moveaxis(x, 1, -1)), -1, 1)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "data_format": self.data_format}
+
+
 class PostNormLayer(keras.layers.Layer):
     """A convolution followed by an activation σ and a norm N, in this order: `N(σ{Conv(x)})`.
 
@@ -71,19 +95,21 @@ class PostNormLayer(keras.layers.Layer):
 
     def channels_of(self, input_shape: tuple[int | None, ...]) -> int:
         check_image_batch(type(self).__name__, input_shape, self.channel_axis)
-        return input_shape[self.channel_axis]
+        channels = input_shape[self.channel_axis]
+        self.input_spec = keras.layers.InputSpec(ndim=4, axes={self.channel_axis: channels})
+        return channels
 
     def initializers(self, fan_in: int) -> dict[str, Any]:
         return convolution_initializers(self.initializer, fan_in)
 
     def make_norm(self, channels: int, name: str = "norm") -> keras.layers.Layer | None:
         """Makes N for feature maps of `channels` channels, with PyTorch's epsilon and momentum."""
-        shared = {"axis": self.channel_axis, "epsilon": 1e-5, "dtype": self.dtype_policy, "name": name}
+        shared = {"epsilon": 1e-5, "dtype": self.dtype_policy, "name": name}
         if self.normalization == "batch":
             # PyTorch's momentum 0.1 weighs the new value, Keras's 0.9 the old one.
-            norm = keras.layers.BatchNormalization(momentum=0.9, **shared)
+            norm = keras.layers.BatchNormalization(axis=self.channel_axis, momentum=0.9, **shared)
         elif self.normalization == "layer":
-            norm = keras.layers.LayerNormalization(**shared)
+            norm = ChannelNormalization(data_format=self.data_format, **shared)
         else:
             return None
         shape = [None] * 4

@@ -4,8 +4,17 @@ from typing import Any
 
 import keras
 
+from keras_mixers.layers.bias import add_bias
 from keras_mixers.layers.mixing_layer import PostNormLayer
 from keras_mixers.layers.validation import check_choice, check_positive_int
+
+
+@keras.saving.register_keras_serializable(package="keras_mixers")
+class PatchConvolution(keras.layers.Conv2D):
+    """`keras.layers.Conv2D` with its bias added by `add_bias`."""
+
+    def call(self, x: Any) -> Any:
+        return add_bias(self.convolution_op(x, self.kernel), self.bias, self.data_format)
 
 
 @keras.saving.register_keras_serializable(package="keras_mixers")
@@ -45,7 +54,8 @@ class PatchEmbed(PostNormLayer):
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         channels = self.channels_of(input_shape)
-        self.convolution = keras.layers.Conv2D(
+        self.compute_output_shape(input_shape)  # refuses an image smaller than a patch
+        self.convolution = PatchConvolution(
             self.dim,
             self.patch_size,
             strides=self.stride,
