@@ -63,6 +63,4 @@ axes.set(
 axes.grid(alpha=0.3)
 axes.legend()
 figure.savefig(output_dir / "curve.png", dpi=150)
-print(
-    f"Test accuracy {history['val_accuracy'][-1]:.4f} in {seconds:.0f} s: {output_dir}/curve.png, {output_dir}/model.keras"
-)
+print(f"Test accuracy {history['val_accuracy'][-1]:.4f} in {seconds:.0f} s; see {output_dir}/curve.png")

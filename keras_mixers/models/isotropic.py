@@ -153,8 +153,8 @@ def IsotropicMixer(
         head = convolution_initializers(initializer, fan_in=dim)
         x = keras.layers.Dense(num_classes, activation=classifier_activation, name="head", **head, **full)(x)
 
-    # The model carries the policy too: model.compile looks there whether float16 needs loss scaling.
-    model = keras.Model(image, x, name=name or "isotropic_mixer", dtype=policy)
+    model = keras.Model(image, x, name=name or "isotropic_mixer")
+    model.dtype_policy = policy  # model.compile looks there whether float16 needs loss scaling
     if weights is not None:
         load_weights(model, weights)
     return model

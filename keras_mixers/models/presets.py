@@ -224,7 +224,7 @@ def find_preset(name: str) -> Preset:
     return PRESETS[name]
 
 
-def create_model(name: str, **overrides: Any) -> keras.Model:
+def create_model(name: str, /, **overrides: Any) -> keras.Model:
     """Makes the network that the table calls `name`.
 
     Args:

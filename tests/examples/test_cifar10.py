@@ -1,0 +1,93 @@
+"""The example's whole path on a few real CIFAR-10 images, laid out as the TFDS data set."""
+
+import csv
+import importlib.util
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parents[2]
+DATA = ROOT.parent / "shared" / "data"
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+    """The TFDS data set cifar10 with 512 training and 128 test images."""
+    if not (DATA / "load.py").is_file():
+        pytest.skip(f"the packed CIFAR-10 is not at {DATA}")
+    import tensorflow_datasets as tfds
+
+    spec = importlib.util.spec_from_file_location("load", DATA / "load.py")
+    load = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(load)
+    images, labels = load.read_part(DATA / "cifar10" / "test.npz")
+    directory = tmp_path_factory.mktemp("tfds")
+    builder = tfds.builder("cifar10", data_dir=directory)
+
+    def examples(start, stop):
+        for i in range(start, stop):
+            yield i, {"id": f"image_{i:05d}", "image": images[i], "label": int(labels[i])}
+
+    builder._split_generators = lambda manager: {"train": examples(0, 512), "test": examples(512, 640)}
+    builder.download_and_prepare()
+    return directory
+
+
+def run(data_dir, output_dir, *flags):
+    command = [sys.executable, str(ROOT / "examples" / "cifar10.py"), "--data-dir", str(data_dir)]
+    command += ["--output-dir", str(output_dir), "--dim", "32", "--blocks", "2", "--patch-size", "4", "--seed", "7"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "KERAS_BACKEND": keras.backend.backend()}
+    return subprocess.run([*command, *flags], env=environment, capture_output=True, text=True, timeout=400, check=False)
+
+
+def test_leaves_a_model_a_history_and_metrics(data_dir, tmp_path):
+    flags = "--epochs 6 --batch-size 64 --learning-rate 0.02 --augmentation flip --tensorboard".split()
+    result = run(data_dir, tmp_path, *flags)
+    assert result.returncode == 0, result.stderr[-2000:]
+    with (tmp_path / "history.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["epoch"] for row in rows] == ["1", "2", "3", "4", "5", "6"]
+    losses = [float(row["loss"]) for row in rows]
+    assert losses[-1] < 0.85 * losses[0]
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert metrics["backend"] == keras.backend.backend()
+    assert metrics["seed"] == 7
+    assert metrics["arguments"]["learning_rate"] == 0.02
+    assert metrics["test_accuracy"] == pytest.approx(float(rows[-1]["val_accuracy"]), abs=1e-6)
+    assert any((tmp_path / "tensorboard").rglob("*tfevents*"))
+    model = keras.models.load_model(tmp_path / "model.keras")
+    assert metrics["params"] == sum(math.prod(weight.shape) for weight in model.trainable_weights)
+
+    from keras_mixers.data import eval_batches, load_tfds
+
+    scale = {"mean": (0.4914, 0.4822, 0.4465), "std": (0.2023, 0.1994, 0.2010)}
+    test = eval_batches(load_tfds("cifar10", "test", data_dir), 64, 32, **scale)
+    assert model.evaluate(test, verbose=0)[1] == pytest.approx(metrics["test_accuracy"], abs=1e-6)
+
+
+def test_learns_with_randaugment_mixup_and_cutmix(data_dir, tmp_path):
+    flags = (
+        "--epochs 5 --batch-size 64 --learning-rate 0.02 --augmentation randaugment --mixup 0.5 --cutmix 0.5".split()
+    )
+    result = run(data_dir, tmp_path, "--model", "ConvMixer", *flags)
+    assert result.returncode == 0, result.stderr[-2000:]
+    with (tmp_path / "history.csv").open() as file:
+        losses = [float(row["loss"]) for row in csv.DictReader(file)]
+    assert np.isfinite(losses).all()
+    assert losses[-1] < losses[0]
+
+
+def test_says_where_the_data_set_is_missing(tmp_path):
+    result = run(tmp_path, tmp_path / "out")
+    assert result.returncode != 0
+    last = result.stderr.strip().splitlines()[-1]
+    assert last.startswith("FileNotFoundError")
+    assert "cifar10" in last
+    assert str(tmp_path) in last
