@@ -15,7 +15,7 @@ def test_writes_what_fit_reports(policy, tmp_path):
     model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, dtype=policy)])
     model.dtype_policy = keras.dtype_policies.get(policy)
     model.compile(
-        keras.optimizers.AdamW(schedule), keras.losses.CategoricalCrossentropy(from_logits=True), ["accuracy"]
+        keras.optimizers.AdamW(schedule), keras.losses.CategoricalCrossentropy(from_logits=True), metrics=["accuracy"]
     )
     x, y = np.random.default_rng(0).random((8, 3)), np.eye(2)[[0, 1] * 4]
     writer = HistoryWriter(tmp_path / "history.csv")
