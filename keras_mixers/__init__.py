@@ -13,7 +13,9 @@ from keras_mixers.models import (
     create_model,
     find_preset,
     list_models,
+    preprocess_input,
 )
+from keras_mixers.weights import load_torch_weights, to_torch_state_dict
 
 __version__ = "0.1.0"
 
@@ -30,4 +32,7 @@ __all__ = [
     "find_preset",
     "layers",
     "list_models",
+    "load_torch_weights",
+    "preprocess_input",
+    "to_torch_state_dict",
 ]

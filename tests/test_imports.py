@@ -13,7 +13,9 @@ ROOT = Path(__file__).parents[1]
 # What each package may import of this project.
 ALLOWED = {
     "layers": {"layers"},
-    "models": {"layers", "models"},
+    "weights": {"layers", "weights"},
+    "models": {"layers", "weights", "models"},
+    "profiling": {"layers", "models", "profiling"},
     "data": {"layers", "models", "data"},
     "training": {"layers", "models", "data", "training"},
 }

@@ -11,6 +11,7 @@ from keras_mixers.layers.channel_mixers import (
     ChannelStrideMixer,
     segment_spans,
 )
+from keras_mixers.layers.normalize_pixels import NormalizePixels
 from keras_mixers.layers.patch_embed import PatchEmbed
 from keras_mixers.layers.spatial_mixers import SpatialMixer1D, SpatialMixer2D
 
@@ -23,6 +24,7 @@ __all__ = [
     "ChannelSplitMixerIV",
     "ChannelSplitMixerV",
     "ChannelStrideMixer",
+    "NormalizePixels",
     "PatchEmbed",
     "SpatialMixer1D",
     "SpatialMixer2D",

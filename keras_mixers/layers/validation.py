@@ -1,5 +1,6 @@
 """Arguments are checked before any work is done, and each refusal is one sentence: argument, value, remedy."""
 
+import math
 import numbers
 from collections.abc import Callable, Sequence
 
@@ -13,6 +14,13 @@ def check_positive_int(name: str, value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 1:
         raise ValueError(f"{name} must be a whole number of at least 1, got {name}={value!r}.")
     return int(value)
+
+
+def check_positive(name: str, value: object) -> float:
+    """Returns `value` as a float if it is a number above 0."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not value > 0:
+        raise ValueError(f"{name} must be a positive number, got {name}={value!r}.")
+    return float(value)
 
 
 def check_block(block: object) -> int:
@@ -37,6 +45,14 @@ def check_ratio(ratio: object, above: float) -> float:
             f"got ratio={ratio!r}."
         )
     return float(ratio)
+
+
+def check_colors(name: str, value: object) -> tuple[float, float, float]:
+    """Returns `value` as three floats if it holds one finite number for each colour."""
+    numbers_only = isinstance(value, Sequence) and all(isinstance(number, numbers.Real) for number in value)
+    if not numbers_only or len(value) != 3 or not all(math.isfinite(number) for number in value):
+        raise ValueError(f"{name} must be three numbers, one for each colour, got {name}={value!r}.")
+    return tuple(float(number) for number in value)
 
 
 def check_choice(name: str, value: object, choices: Sequence[object]) -> object:

@@ -2,7 +2,16 @@
 
 from keras_mixers.models.conv_mixer import ConvMixer
 from keras_mixers.models.isotropic import IsotropicMixer
-from keras_mixers.models.presets import PRESETS, Preset, Published, create_model, find_preset, list_models
+from keras_mixers.models.pixels import Pixels
+from keras_mixers.models.presets import (
+    PRESETS,
+    Preset,
+    Published,
+    create_model,
+    find_preset,
+    list_models,
+    preprocess_input,
+)
 from keras_mixers.models.split_mixer import (
     SplitMixerI,
     SplitMixerII,
@@ -16,6 +25,7 @@ __all__ = [
     "PRESETS",
     "ConvMixer",
     "IsotropicMixer",
+    "Pixels",
     "Preset",
     "Published",
     "SplitMixerI",
@@ -27,4 +37,5 @@ __all__ = [
     "create_model",
     "find_preset",
     "list_models",
+    "preprocess_input",
 ]

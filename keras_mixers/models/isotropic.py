@@ -6,9 +6,11 @@ from typing import Any, TypedDict
 
 import keras
 
-from keras_mixers.layers import PatchEmbed
+from keras_mixers.layers import NormalizePixels, PatchEmbed
 from keras_mixers.layers.mixing_layer import convolution_initializers
 from keras_mixers.layers.validation import check_choice, check_data_format, check_positive_int, check_rate
+from keras_mixers.models.pixels import Pixels
+from keras_mixers.weights import load_weights
 
 # Makes the mixer of block i from i and the keyword arguments that all layers of a network share.
 MixerFactory = Callable[..., keras.layers.Layer]
@@ -30,7 +32,9 @@ class NetworkOptions(TypedDict, total=False):
     drop_path_rate: float
     dropout_rate: float
     initializer: str
+    preprocessing: Pixels | None
     weights: str | Path | None
+    new_head: bool
     data_format: str | None
     dtype: Any
     name: str | None
@@ -55,7 +59,9 @@ def IsotropicMixer(
     drop_path_rate: float = 0.0,
     dropout_rate: float = 0.0,
     initializer: str = "torch",
+    preprocessing: Pixels | None = None,
     weights: str | Path | None = None,
+    new_head: bool = False,
     data_format: str | None = None,
     dtype: Any = None,
     name: str | None = None,
@@ -86,7 +92,12 @@ def IsotropicMixer(
             in training. It rises linearly from 0 in the first block.
         dropout_rate: dropout in [0, 1) before the head.
         initializer: `"torch"` (the papers') or `"keras"`.
-        weights: None, or the path of a `.weights.h5` or `.keras` file of the same network.
+        preprocessing: statistics of the pixels, such as `find_preset(name).pixels`: the model then takes raw pixels
+            from 0 to 255. None for a model whose images are normalised before.
+        weights: None, the path of a .weights.h5 or .keras file, a PyTorch checkpoint (.safetensors, .pt, .pth,
+            .pth.tar), or a name on the hub such as `"hf://timm/convmixer_768_32.in1k"`.
+        new_head: whether the head stays as it is initialised, whatever the weights hold, to be trained for other
+            classes.
         data_format: `"channels_last"`, `"channels_first"` or None for Keras's setting.
         dtype: dtype or dtype policy, such as `"mixed_bfloat16"`. The head is computed in the dtype of the weights.
         name: name of the model.
@@ -97,7 +108,8 @@ def IsotropicMixer(
 
     Raises:
         ValueError: if an argument is not as above, or `input_shape` is smaller than a patch.
-        FileNotFoundError: if there is no file of weights.
+        FileNotFoundError: if there is no such file of weights, or no such name on the hub.
+        OSError: if weights cannot be downloaded.
 
     Example:
         A ConvMixer whose channels are mixed as in SplitMixer-I ("2D + C" in the SplitMixer paper):
@@ -133,16 +145,18 @@ def IsotropicMixer(
         rate = drop_path_rate * block / max(blocks - 1, 1) if has_residual else 0.0
         return factory(block, residual=has_residual, drop_path_rate=rate, name=f"block_{block}_{kind}", **shared)
 
-    image = keras.Input(check_input_shape(input_shape, data_format), name="image")
-    x = PatchEmbed(dim, patch_size, patch_stride, name="patch_embed", **shared)(image)
+    # Pixels are normalised, and the mean over patches and the head computed, in full precision.
+    full = {"dtype": policy.variable_dtype}
+    x = image = keras.Input(check_input_shape(input_shape, data_format), name="image")
+    if preprocessing is not None:
+        x = NormalizePixels(preprocessing.mean, preprocessing.std, data_format, name="normalize_pixels", **full)(x)
+    x = PatchEmbed(dim, patch_size, patch_stride, name="patch_embed", **shared)(x)
     for block in range(blocks):
         if spatial_mixer is not None:
             x = mixer(spatial_mixer, block, "spatial")(x)
         if channel_mixer is not None:
             x = mixer(channel_mixer, block, "channel")(x)
 
-    # The mean over patches and the head run in full precision where the blocks run in half.
-    full = {"dtype": policy.variable_dtype}
     if include_top or pooling == "avg":
         x = keras.layers.GlobalAveragePooling2D(data_format=data_format, name="pool", **full)(x)
     elif pooling == "max":
@@ -156,7 +170,7 @@ def IsotropicMixer(
     model = keras.Model(image, x, name=name or "isotropic_mixer")
     model.dtype_policy = policy  # model.compile looks there whether float16 needs loss scaling
     if weights is not None:
-        load_weights(model, weights)
+        load_weights(model, weights, new_head=new_head)
     return model
 
 
@@ -173,13 +187,3 @@ def check_input_shape(input_shape: Sequence[int | None] | None, data_format: str
             f"input_shape={input_shape!r}."
         )
     return shape
-
-
-def load_weights(model: keras.Model, path: str | Path) -> None:
-    """Loads the weights of a `.weights.h5` or `.keras` file into `model`."""
-    path = Path(path)
-    if not path.name.endswith((".weights.h5", ".keras")):
-        raise ValueError(f"weights must be None or a .weights.h5 or .keras file, got weights={str(path)!r}.")
-    if not path.is_file():
-        raise FileNotFoundError(f"There is no file of weights at {str(path)!r}.")
-    model.load_weights(path)

@@ -7,13 +7,15 @@ ConvMixer's Table 1 and, for the SplitMixers, patch size 2, kernel size 5, ratio
 
 import difflib
 import fnmatch
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import keras
+import numpy as np
 
 from keras_mixers.models.conv_mixer import ConvMixer
+from keras_mixers.models.pixels import Pixels
 from keras_mixers.models.split_mixer import (
     SplitMixerI,
     SplitMixerII,
@@ -23,19 +25,7 @@ from keras_mixers.models.split_mixer import (
     StrideMixer,
 )
 
-RGB = tuple[float, float, float]
-
-
-@dataclass(frozen=True)
-class Pixels:
-    """The images that a network was trained on: side in pixels, and mean and deviation of pixels scaled to 0-1."""
-
-    size: int
-    mean: RGB
-    std: RGB
-
-
-IMAGENET = Pixels(224, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+IMAGENET = Pixels(224, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), crop_fraction=0.96)
 CIFAR10 = Pixels(32, mean=(0.4914, 0.4822, 0.4465), std=(0.2471, 0.2435, 0.2616))
 CIFAR10_SPLITMIXER = Pixels(32, mean=(0.4914, 0.4822, 0.4465), std=(0.2023, 0.1994, 0.2010))
 FLOWERS102 = Pixels(224, mean=(0.507, 0.487, 0.441), std=(0.267, 0.256, 0.276))
@@ -58,21 +48,26 @@ class Preset:
     Attributes:
         builder: the function that makes the network.
         arguments: what it is called with.
-        pixels: size, mean and deviation of the images that the network is meant for.
+        pixels: the images that the network is meant for, and how they are made.
         published: the accuracies that the papers report for it; empty where they report only its speed.
+        weights: trained weights by the name of their data set: what `weights=` of any builder takes.
     """
 
     builder: Callable[..., keras.Model]
     arguments: Mapping[str, Any]
     pixels: Pixels
     published: tuple[Published, ...] = ()
+    weights: Mapping[str, str] = field(default_factory=dict)
 
 
-def _imagenet_convmixer(dim, depth, patch, kernel, top1, source="ConvMixer Table 2", activation="gelu") -> Preset:
+def _imagenet_convmixer(
+    dim, depth, patch, kernel, top1, source="ConvMixer Table 2", activation="gelu", timm=None
+) -> Preset:
     arguments = {"dim": dim, "depth": depth, "kernel_size": kernel, "patch_size": patch, "num_classes": 1000}
     if activation != "gelu":
         arguments["activation"] = activation
-    return Preset(ConvMixer, arguments, IMAGENET, (Published("imagenet", top1, source),))
+    weights = {"imagenet": f"hf://timm/{timm}"} if timm else {}
+    return Preset(ConvMixer, arguments, IMAGENET, (Published("imagenet", top1, source),), weights)
 
 
 def _cifar_convmixer(dim, depth, patch, kernel, top1_by_weight_decay, *further: Published) -> Preset:
@@ -112,8 +107,12 @@ _SPLITMIXER_RUN = "as trained for the SplitMixer paper"
 
 PRESETS: dict[str, Preset] = {
     # ConvMixer, Tables 1 and 2: ImageNet.
-    "convmixer_1536_20": _imagenet_convmixer(1536, 20, 7, 9, 81.37, "ConvMixer Table 1"),
-    "convmixer_768_32": _imagenet_convmixer(768, 32, 7, 7, 80.16, "ConvMixer Table 1", activation="relu"),
+    "convmixer_1536_20": _imagenet_convmixer(
+        1536, 20, 7, 9, 81.37, "ConvMixer Table 1", timm="convmixer_1536_20.in1k"
+    ),
+    "convmixer_768_32": _imagenet_convmixer(
+        768, 32, 7, 7, 80.16, "ConvMixer Table 1", activation="relu", timm="convmixer_768_32.in1k"
+    ),
     "convmixer_1536_20_p7_k3": _imagenet_convmixer(1536, 20, 7, 3, 80.43),
     "convmixer_1536_20_p14_k9": _imagenet_convmixer(1536, 20, 14, 9, 78.92),
     "convmixer_1024_16_p7_k9": _imagenet_convmixer(1024, 16, 7, 9, 79.45),
@@ -121,7 +120,7 @@ PRESETS: dict[str, Preset] = {
     "convmixer_512_16_p7_k8": _imagenet_convmixer(512, 16, 7, 8, 73.76),
     "convmixer_512_12_p7_k8": _imagenet_convmixer(512, 12, 7, 8, 72.59),
     "convmixer_768_32_p14_k3": _imagenet_convmixer(768, 32, 14, 3, 74.93, activation="relu"),
-    "convmixer_1024_20_p14_k9": _imagenet_convmixer(1024, 20, 14, 9, 76.94),
+    "convmixer_1024_20_p14_k9": _imagenet_convmixer(1024, 20, 14, 9, 76.94, timm="convmixer_1024_20_ks9_p14.in1k"),
     # ConvMixer, Table 4: CIFAR-10.
     "convmixer_128_4_p1_k8": _cifar_convmixer(128, 4, 1, 8, {0: 91.26}),
     "convmixer_128_8_p1_k8": _cifar_convmixer(128, 8, 1, 8, {0: 93.83}),
@@ -224,22 +223,67 @@ def find_preset(name: str) -> Preset:
     return PRESETS[name]
 
 
-def create_model(name: str, /, **overrides: Any) -> keras.Model:
+def create_model(name: str, /, *, include_preprocessing: bool = False, **overrides: Any) -> keras.Model:
     """Makes the network that the table calls `name`.
 
     Args:
         name: one of `list_models()`.
+        include_preprocessing: whether the model normalises its pixels itself, so that it takes raw ones from 0 to
+            255. Otherwise they are normalised before, by `preprocess_input` or the pipelines of `keras_mixers.data`.
         **overrides: arguments of the network's builder that shall differ from the table, such as `num_classes`.
+            `weights` may also name one of the preset's own, as in `weights="imagenet"`.
 
     Returns:
         A functional `keras.Model`, randomly initialised unless `weights` is among the overrides.
 
     Raises:
         ValueError: if there is no such model, or an argument is not as its builder takes it.
+        FileNotFoundError: if there is no such file of weights.
+        OSError: if weights cannot be downloaded.
 
     Example:
         >>> create_model("splitmixer_i_256_8", num_classes=100).output_shape
         (None, 100)
     """
     preset = find_preset(name)
+    weights = overrides.get("weights")
+    if isinstance(weights, str) and weights.isidentifier():
+        if weights not in preset.weights:
+            known = ", ".join(map(repr, preset.weights)) or "none yet"
+            raise ValueError(
+                f"weights of {name!r} by name are {known}, got weights={weights!r}; a path or a name on the hub such "
+                "as 'hf://timm/convmixer_768_32.in1k' serves as well."
+            )
+        overrides["weights"] = preset.weights[weights]
+    if include_preprocessing:
+        overrides["preprocessing"] = preset.pixels
     return preset.builder(**{**preset.arguments, "name": name, **overrides})
+
+
+def preprocess_input(
+    images: np.ndarray | Sequence[np.ndarray], name: str, *, normalize: bool = True, data_format: str | None = None
+) -> np.ndarray:
+    """Makes of photographs the batch that the network `name` was evaluated on: resized, cropped, normalised.
+
+    The shorter side is resized to size / crop fraction of the preset's `Pixels`, the square at the centre is cut out,
+    and its pixels are scaled to (x / 255 - mean) / std.
+
+    Args:
+        images: images of any size, (height, width, 3) each, values from 0 to 255.
+        name: one of `list_models()`.
+        normalize: whether pixels are scaled; False leaves them from 0 to 255, for models that were made with
+            `include_preprocessing=True`.
+        data_format: format of the batch, `"channels_last"`, `"channels_first"` or None for Keras's setting.
+
+    Returns:
+        float32 (batch, size, size, 3), or (batch, 3, size, size) if channels first.
+
+    Raises:
+        ValueError: if there is no such model, or an image is not as above.
+
+    Example:
+        >>> photograph = np.zeros((300, 400, 3), "uint8")
+        >>> preprocess_input([photograph], "convmixer_768_32", data_format="channels_last").shape
+        (1, 224, 224, 3)
+    """
+    return find_preset(name).pixels.preprocess(images, normalize=normalize, data_format=data_format)

@@ -1,0 +1,72 @@
+"""The images that a network was trained on, and how any image becomes one of them."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+RGB = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """The images that a network takes: their size, their statistics, and how they are cut from photographs.
+
+    Attributes:
+        size: height and width in pixels.
+        mean: mean of each colour, for pixels from 0 to 1.
+        std: standard deviation of each colour, for pixels from 0 to 1.
+        crop_fraction: share of the shorter side that the crop at the centre keeps.
+        interpolation: how images are resized, `"bicubic"` or `"bilinear"`, with antialiasing.
+    """
+
+    size: int
+    mean: RGB
+    std: RGB
+    crop_fraction: float = 1.0
+    interpolation: str = "bicubic"
+
+    def crop(self, image: Any) -> np.ndarray:
+        """Returns the square at the centre of an image, once its shorter side is `size / crop_fraction` pixels.
+
+        Args:
+            image: (height, width, 3), values from 0 to 255.
+
+        Returns:
+            float32 (size, size, 3) with whole values from 0 to 255, as an image file has them.
+        """
+        image = np.asarray(image)
+        if image.ndim != 3 or image.shape[-1] != 3 or 0 in image.shape:
+            raise ValueError(f"An image must be (height, width, 3), got shape {image.shape}; convert it to RGB.")
+        resized = math.floor(self.size / self.crop_fraction)
+        height, width = (side * resized // min(image.shape[:2]) for side in image.shape[:2])
+        if (height, width) != image.shape[:2]:
+            tensor = ops.image.resize(
+                ops.convert_to_tensor(image.astype("float32")),
+                (height, width),
+                interpolation=self.interpolation,
+                antialias=True,
+                data_format="channels_last",
+            )
+            image = ops.convert_to_numpy(tensor)
+        top, left = round((height - self.size) / 2), round((width - self.size) / 2)
+        square = image[top : top + self.size, left : left + self.size]
+        return np.clip(np.rint(square), 0, 255).astype("float32")
+
+    def preprocess(self, images: Any, *, normalize: bool = True, data_format: str | None = None) -> np.ndarray:
+        """Makes a batch of photographs of any size, as `preprocess_input` explains."""
+        if isinstance(images, np.ndarray) and images.ndim == 3:
+            raise ValueError(
+                f"images must be a batch or a list of images, got a single one of shape {images.shape}; "
+                "put it into a list."
+            )
+        if not len(images):
+            raise ValueError("images must hold at least one image, got none.")
+        batch = np.stack([self.crop(image) for image in images])
+        if normalize:
+            batch = (batch / np.float32(255) - np.asarray(self.mean, "float32")) / np.asarray(self.std, "float32")
+        channels_first = (data_format or keras.config.image_data_format()) == "channels_first"
+        return np.ascontiguousarray(np.moveaxis(batch, -1, 1)) if channels_first else batch

@@ -1,0 +1,62 @@
+"""What `weights=` takes: a file of Keras or PyTorch, or a name on the Hugging Face hub."""
+
+import tempfile
+import zipfile
+from pathlib import Path
+
+import keras
+
+from keras_mixers.weights.hub import download
+from keras_mixers.weights.state_dicts import TORCH_FILES, load_torch_weights
+
+KERAS_FILES = (".weights.h5", ".keras")
+
+
+def load_weights(model: keras.Model, weights: str | Path, *, new_head: bool = False) -> None:
+    """Loads weights into a network of this library.
+
+    Args:
+        model: the network.
+        weights: the path of a .weights.h5, .keras, .safetensors, .pt, .pth, .pth.tar or .bin file, or a name such as
+            `"hf://timm/convmixer_768_32.in1k"`, which is downloaded once, verified and cached.
+        new_head: whether the head keeps its own weights, to be trained for other classes.
+
+    Raises:
+        ValueError: if the source is none of these, or not of this network.
+        FileNotFoundError: if there is no such file, or no such name on the hub.
+        OSError: if the download fails.
+    """
+    if str(weights).startswith("hf://"):
+        path = download(str(weights))
+    elif str(weights).endswith((*KERAS_FILES, ".safetensors", *TORCH_FILES)):
+        path = Path(weights)
+    else:
+        raise ValueError(
+            f"weights must be None, a file ({', '.join((*KERAS_FILES, '.safetensors', *TORCH_FILES))}) or a name on "
+            f"the hub such as 'hf://timm/convmixer_768_32.in1k', got weights={str(weights)!r}."
+        )
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no file of weights at {str(path)!r}.")
+    if path.name.endswith(KERAS_FILES):
+        _load_keras_weights(model, path, new_head)
+    else:
+        load_torch_weights(model, path, new_head=new_head)
+
+
+def _load_keras_weights(model: keras.Model, path: Path, new_head: bool) -> None:
+    try:
+        if not new_head:
+            model.load_weights(path)
+        elif path.suffix == ".keras":
+            with zipfile.ZipFile(path) as archive, tempfile.TemporaryDirectory() as directory:
+                model.load_weights(
+                    archive.extract("model.weights.h5", directory), objects_to_skip=[model.get_layer("head")]
+                )
+        else:
+            model.load_weights(path, objects_to_skip=[model.get_layer("head")])
+    except (ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
+        raise ValueError(
+            f"{str(path)!r} is damaged or holds the weights of another network than {model.name!r} "
+            f"({str(error).splitlines()[0]}); build the model with the arguments that they were saved with, and use "
+            "new_head=True for other classes."
+        ) from error
