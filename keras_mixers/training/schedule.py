@@ -6,7 +6,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_mixers.layers.validation import check_positive_int
+from keras_mixers.layers.validation import check_positive, check_positive_int
 
 
 @keras.saving.register_keras_serializable(package="keras_mixers")
@@ -31,11 +31,7 @@ class TriangularSchedule(keras.optimizers.schedules.LearningRateSchedule):
     """
 
     def __init__(self, max_learning_rate: float, epochs: int, steps_per_epoch: int) -> None:
-        if not max_learning_rate > 0:
-            raise ValueError(
-                f"max_learning_rate must be a positive number, got max_learning_rate={max_learning_rate!r}."
-            )
-        self.max_learning_rate = float(max_learning_rate)
+        self.max_learning_rate = check_positive("max_learning_rate", max_learning_rate)
         self.epochs = check_positive_int("epochs", epochs)
         self.steps_per_epoch = check_positive_int("steps_per_epoch", steps_per_epoch)
 
