@@ -1,0 +1,247 @@
+"""Parameters and multiply-accumulates of a network, from one formula a layer."""
+
+import math
+import numbers
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+import keras
+
+from keras_mixers.layers import (
+    ChannelMixer,
+    ChannelSplitMixer,
+    ChannelStrideMixer,
+    PatchEmbed,
+    SpatialMixer1D,
+    SpatialMixer2D,
+)
+from keras_mixers.profiling.table import aligned
+
+Shape = tuple[int, ...]
+
+# Operations that thop, with which the SplitMixer paper counted, takes for each number that a batch norm puts out.
+FLOPS_OF_A_NORM = 4
+
+
+@dataclass(frozen=True)
+class LayerProfile:
+    """What one layer costs for one image.
+
+    Attributes:
+        name: name of the layer.
+        kind: name of its class.
+        output_shape: shape of its output, without the batch axis.
+        params: trainable parameters.
+        macs: multiply-accumulates of its convolutions or matrix product.
+        published_flops: `macs` + 4 for each element that a `BatchNormalization` in it puts out.
+    """
+
+    name: str
+    kind: str
+    output_shape: Shape
+    params: int
+    macs: int
+    published_flops: int
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What a network costs for one image; `print` shows it as a table.
+
+    Attributes:
+        layers: what each layer costs, from the input to the output.
+        params: trainable parameters of all layers.
+        macs: multiply-accumulates of all layers: convolutions and head, with the products that padding makes zero,
+            without biases, activations, norms and means.
+        published_flops: the SplitMixer paper's "FLOPs": `macs` + 4 for each element of each batch norm's output.
+    """
+
+    layers: tuple[LayerProfile, ...]
+
+    @property
+    def params(self) -> int:
+        return sum(layer.params for layer in self.layers)
+
+    @property
+    def macs(self) -> int:
+        return sum(layer.macs for layer in self.layers)
+
+    @property
+    def published_flops(self) -> int:
+        return sum(layer.published_flops for layer in self.layers)
+
+    def __str__(self) -> str:
+        rows = [
+            (layer.name, layer.kind, layer.output_shape, layer.params, layer.macs, layer.published_flops)
+            for layer in self.layers
+        ]
+        heading = ("layer", "kind", "output shape", "parameters", "MACs", "published FLOPs")
+        total = ("total", "", "", self.params, self.macs, self.published_flops)
+        return (
+            f"{aligned([heading, *rows, total])}\n\n"
+            "Trainable parameters; multiply-accumulates (MACs) for one image; the SplitMixer paper's FLOPs, which are\n"
+            f"MACs + {FLOPS_OF_A_NORM} for each element of each BatchNormalization's output."
+        )
+
+
+@dataclass(frozen=True)
+class Formula:
+    """What a kind of layer computes for each element of its output.
+
+    Attributes:
+        products: the products that make an element, on average, from the layer and its number of input channels.
+        norms: how often it is normalised, where the normalisation is a batch norm.
+    """
+
+    products: Callable[[keras.layers.Layer, int], int | Fraction] = lambda layer, channels: 0
+    norms: int = 0
+
+
+FORMULAS: dict[type[keras.layers.Layer], Formula] = {
+    PatchEmbed: Formula(lambda layer, channels: layer.patch_size**2 * channels, norms=1),
+    SpatialMixer2D: Formula(lambda layer, channels: layer.kernel_size**2, norms=1),
+    SpatialMixer1D: Formula(lambda layer, channels: 2 * layer.kernel_size, norms=2),
+    ChannelMixer: Formula(lambda layer, channels: channels, norms=1),
+    ChannelSplitMixer: Formula(
+        lambda layer, channels: Fraction(sum((stop - start) ** 2 for start, stop in layer.mixed_spans), channels),
+        norms=1,
+    ),
+    ChannelStrideMixer: Formula(lambda layer, channels: layer.kernel_size, norms=1),
+    keras.layers.Dense: Formula(lambda layer, channels: channels),
+    keras.layers.BatchNormalization: Formula(norms=1),
+    keras.layers.LayerNormalization: Formula(),
+    keras.layers.Normalization: Formula(),
+}
+
+# Layers without weights that multiply nothing though they change the shape; those that keep it need no entry.
+FREE = (
+    keras.layers.AveragePooling2D,
+    keras.layers.Flatten,
+    keras.layers.GlobalAveragePooling2D,
+    keras.layers.GlobalMaxPooling2D,
+    keras.layers.MaxPooling2D,
+)
+
+
+def profile(model: keras.Model, input_shape: Sequence[int] | None = None) -> Profile:
+    """Counts the parameters and the multiply-accumulates of a network, without running it.
+
+    Args:
+        model: a functional model whose layers follow one another, such as every builder of this package makes.
+        input_shape: shape of one image, (height, width, channels), or (channels, height, width) for a model of
+            channels first, in pixels. None takes the model's own, if that is fixed.
+
+    Returns:
+        A `Profile`: totals, and the same for each layer.
+
+    Raises:
+        ValueError: if the model branches or has a layer without a formula, or `input_shape` is missing or does not fit.
+
+    Example:
+        >>> from keras_mixers import SplitMixerI
+        >>> found = profile(SplitMixerI(dim=256, blocks=8), input_shape=(32, 32, 3))
+        >>> found.params, found.macs, found.published_flops
+        (275834, 65219072, 71772672)
+        >>> found.layers[2].name, found.layers[2].output_shape, found.layers[2].macs
+        ('block_0_spatial', (16, 16, 256), 655360)
+    """
+    layers = tuple(_layers_in_line(model))
+    image = _check_image(input_shape, tuple(model.inputs[0].shape[1:]))
+    shape, profiles = (1, *image), []
+    for layer in layers:
+        before, shape = shape, _output_shape(layer, shape, image)
+        profiles.append(_profile_layer(layer, before, shape))
+    return Profile(tuple(profiles))
+
+
+def _layers_in_line(model: keras.Model) -> Iterator[keras.layers.Layer]:
+    """Gives the layers from the input to the output, each of which takes what the one before it puts out."""
+    if not isinstance(model, keras.Model) or not getattr(model, "inputs", None):
+        raise ValueError(
+            f"model must be a functional Keras model, such as the builders of keras_mixers make, got "
+            f"model={type(model).__name__}; build others with keras.Model(inputs, outputs)."
+        )
+    tensor = model.inputs[0]
+    for layer in model.layers:
+        if isinstance(layer, keras.Model):
+            raise ValueError(
+                f"model must not contain other models, got model={model.name!r} with {layer.name!r} in it; "
+                "profile that one by itself."
+            )
+        if not isinstance(layer, keras.layers.InputLayer):
+            if layer.input is not tensor:
+                raise ValueError(
+                    "model must be one line of layers, each called once, got "
+                    f"model={model.name!r}, whose layer {layer.name!r} takes something else than the output of the "
+                    "layer before it; profile its parts by themselves."
+                )
+            tensor = layer.output
+        yield layer
+    if len(model.outputs) != 1 or model.outputs[0] is not tensor:
+        raise ValueError(
+            f"model must have one output, that of its last layer, got model={model.name!r} with "
+            f"{len(model.outputs)} of other layers; profile its parts by themselves."
+        )
+
+
+def _check_image(input_shape: Sequence[int] | None, own: tuple[int | None, ...]) -> Shape:
+    """Returns the shape of one image, if the model whose own input shape is `own` takes it."""
+    if input_shape is None and None in own:
+        raise ValueError(
+            f"input_shape must be given for a model that takes images of any size, got input_shape=None for {own}; "
+            "give a whole number for each None."
+        )
+    if input_shape is None:
+        return own
+    shape = tuple(input_shape) if isinstance(input_shape, Sequence) else ()
+    whole = all(isinstance(size, numbers.Integral) and not isinstance(size, bool) and size > 0 for size in shape)
+    if len(shape) != len(own) or not whole or any(b not in (None, a) for a, b in zip(shape, own, strict=True)):
+        remedy = (
+            "give a whole number of at least 1 for each None"
+            if None in own
+            else "build the model with the size that you want counted"
+        )
+        raise ValueError(f"input_shape must fit the model's own, {own}, got input_shape={input_shape!r}; {remedy}.")
+    return tuple(int(size) for size in shape)
+
+
+def _output_shape(layer: keras.layers.Layer, shape: Shape, image: Shape) -> Shape:
+    if isinstance(layer, keras.layers.InputLayer):
+        return shape
+    try:
+        return tuple(layer.compute_output_shape(shape))
+    except NotImplementedError as error:
+        raise _no_formula(layer) from error
+    except ValueError as error:
+        # One sentence out of two: the layer's own says what is wrong and what to do.
+        raise ValueError(
+            f"input_shape must suit all layers, got input_shape={image}, which {layer.name!r} refuses: {error}"
+        ) from error
+
+
+def _profile_layer(layer: keras.layers.Layer, before: Shape, after: Shape) -> LayerProfile:
+    formula = next((FORMULAS[kind] for kind in type(layer).__mro__ if kind in FORMULAS), None)
+    if formula is None:
+        if layer.weights or (before != after and not isinstance(layer, FREE)):
+            raise _no_formula(layer)
+        formula = Formula()
+    size = math.prod(after)
+    channels = before[getattr(layer, "channel_axis", -1)]
+    macs = int(size * formula.products(layer, channels))
+    norms = formula.norms if getattr(layer, "normalization", "batch") == "batch" else 0
+    return LayerProfile(
+        name=layer.name,
+        kind=type(layer).__name__,
+        output_shape=after[1:],
+        params=sum(math.prod(weight.shape) for weight in layer.trainable_weights),
+        macs=macs,
+        published_flops=macs + FLOPS_OF_A_NORM * norms * size,
+    )
+
+
+def _no_formula(layer: keras.layers.Layer) -> ValueError:
+    return ValueError(
+        f"model must consist of {', '.join(kind.__name__ for kind in FORMULAS)} and of layers without weights that "
+        f"pool, flatten or keep the shape, got layer {layer.name!r} of class {type(layer).__name__}."
+    )
