@@ -26,7 +26,7 @@ import keras
 
 import keras_mixers
 from keras_mixers.data import Augmentation, eval_batches, load_tfds, train_batches
-from keras_mixers.training import HistoryWriter, TriangularSchedule
+from keras_mixers.training import AdamW, HistoryWriter, TriangularSchedule
 
 AUGMENTATIONS = {
     "none": {},
@@ -110,7 +110,7 @@ def main(args: argparse.Namespace) -> None:
     # Training: AdamW on all parameters, biases and norms too, as both papers do.
     steps_per_epoch = math.ceil(train_images.count / args.batch_size)
     model.compile(
-        optimizer=keras.optimizers.AdamW(
+        optimizer=AdamW(
             TriangularSchedule(args.learning_rate, args.epochs, steps_per_epoch),
             weight_decay=args.weight_decay,
             epsilon=1e-8,

@@ -17,7 +17,7 @@ import numpy as np
 from sklearn.datasets import load_digits
 
 import keras_mixers
-from keras_mixers.training import TriangularSchedule
+from keras_mixers.training import AdamW, TriangularSchedule
 
 matplotlib.use("Agg")  # a picture in a file, with or without a screen
 import matplotlib.pyplot as plt  # noqa: E402
@@ -43,7 +43,7 @@ model = keras_mixers.SplitMixerI(
 model.summary()
 steps_per_epoch = math.ceil(len(x_train) / BATCH_SIZE)
 model.compile(
-    optimizer=keras.optimizers.AdamW(TriangularSchedule(0.02, EPOCHS, steps_per_epoch), weight_decay=0.005),
+    optimizer=AdamW(TriangularSchedule(0.02, EPOCHS, steps_per_epoch), weight_decay=0.005),
     loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
     metrics=["accuracy"],
 )

@@ -1,6 +1,6 @@
 """ConvMixer and SplitMixer for Keras 3, on JAX, TensorFlow and PyTorch."""
 
-from keras_mixers import layers
+from keras_mixers import layers, training
 from keras_mixers.models import (
     ConvMixer,
     IsotropicMixer,
@@ -15,6 +15,7 @@ from keras_mixers.models import (
     list_models,
     preprocess_input,
 )
+from keras_mixers.profiling import profile
 from keras_mixers.weights import load_torch_weights, to_torch_state_dict
 
 __version__ = "0.1.0"
@@ -34,5 +35,7 @@ __all__ = [
     "list_models",
     "load_torch_weights",
     "preprocess_input",
+    "profile",
     "to_torch_state_dict",
+    "training",
 ]

@@ -4,9 +4,10 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-import keras
 import numpy as np
 from keras import ops
+
+from keras_mixers.layers.validation import check_data_format
 
 RGB = tuple[float, float, float]
 
@@ -41,20 +42,26 @@ class Pixels:
         image = np.asarray(image)
         if image.ndim != 3 or image.shape[-1] != 3 or 0 in image.shape:
             raise ValueError(f"An image must be (height, width, 3), got shape {image.shape}; convert it to RGB.")
+        if not (image.min() >= 0 and image.max() <= 255):  # not so for NaN either
+            raise ValueError(f"Pixels must lie from 0 to 255, got {image.min()} to {image.max()}.")
         resized = math.floor(self.size / self.crop_fraction)
         height, width = (side * resized // min(image.shape[:2]) for side in image.shape[:2])
-        if (height, width) != image.shape[:2]:
+        image = self._resize(self._resize(image, (image.shape[0], width)), (height, width))
+        top, left = round((height - self.size) / 2), round((width - self.size) / 2)
+        return image[top : top + self.size, left : left + self.size].astype("float32")
+
+    def _resize(self, image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+        # Along one axis at a time and rounded after each, as Pillow does, with which networks are evaluated.
+        if size != image.shape[:2]:
             tensor = ops.image.resize(
                 ops.convert_to_tensor(image.astype("float32")),
-                (height, width),
+                size,
                 interpolation=self.interpolation,
                 antialias=True,
                 data_format="channels_last",
             )
             image = ops.convert_to_numpy(tensor)
-        top, left = round((height - self.size) / 2), round((width - self.size) / 2)
-        square = image[top : top + self.size, left : left + self.size]
-        return np.clip(np.rint(square), 0, 255).astype("float32")
+        return np.clip(np.rint(image), 0, 255)
 
     def preprocess(self, images: Any, *, normalize: bool = True, data_format: str | None = None) -> np.ndarray:
         """Makes a batch of photographs of any size, as `preprocess_input` explains."""
@@ -65,8 +72,8 @@ class Pixels:
             )
         if not len(images):
             raise ValueError("images must hold at least one image, got none.")
+        data_format = check_data_format(data_format)
         batch = np.stack([self.crop(image) for image in images])
         if normalize:
             batch = (batch / np.float32(255) - np.asarray(self.mean, "float32")) / np.asarray(self.std, "float32")
-        channels_first = (data_format or keras.config.image_data_format()) == "channels_first"
-        return np.ascontiguousarray(np.moveaxis(batch, -1, 1)) if channels_first else batch
+        return np.ascontiguousarray(np.moveaxis(batch, -1, 1)) if data_format == "channels_first" else batch

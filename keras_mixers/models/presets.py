@@ -279,7 +279,7 @@ def preprocess_input(
         float32 (batch, size, size, 3), or (batch, 3, size, size) if channels first.
 
     Raises:
-        ValueError: if there is no such model, or an image is not as above.
+        ValueError: if there is no such model, or an image or the data format is not as above.
 
     Example:
         >>> photograph = np.zeros((300, 400, 3), "uint8")

@@ -1,9 +1,11 @@
 """What `weights=` takes: a file of Keras or PyTorch, or a name on the Hugging Face hub."""
 
+import re
 import tempfile
 import zipfile
 from pathlib import Path
 
+import h5py
 import keras
 
 from keras_mixers.weights.hub import download
@@ -44,19 +46,31 @@ def load_weights(model: keras.Model, weights: str | Path, *, new_head: bool = Fa
 
 
 def _load_keras_weights(model: keras.Model, path: Path, new_head: bool) -> None:
+    head = [layer for layer in model.layers if layer.name == "head"]
+    kept = head if new_head else []
     try:
-        if not new_head:
-            model.load_weights(path)
-        elif path.suffix == ".keras":
-            with zipfile.ZipFile(path) as archive, tempfile.TemporaryDirectory() as directory:
-                model.load_weights(
-                    archive.extract("model.weights.h5", directory), objects_to_skip=[model.get_layer("head")]
-                )
-        else:
-            model.load_weights(path, objects_to_skip=[model.get_layer("head")])
+        with tempfile.TemporaryDirectory() as directory:
+            file = path
+            if path.suffix == ".keras":
+                with zipfile.ZipFile(path) as archive:
+                    file = archive.extract("model.weights.h5", directory)
+            # Keras checks that the file has each weight of the model, not the reverse: fewer blocks would do.
+            expected = len(model.weights) - sum(len(layer.weights) for layer in head)
+            found = _count_weights(file)
+            if found != expected:
+                raise ValueError(f"it has {found} weights before the head, the model {expected}")
+            model.load_weights(file, objects_to_skip=kept)
     except (ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
         raise ValueError(
             f"{str(path)!r} is damaged or holds the weights of another network than {model.name!r} "
-            f"({str(error).splitlines()[0]}); build the model with the arguments that they were saved with, and use "
-            "new_head=True for other classes."
+            f"({str(error).splitlines()[0].rstrip('.')}); build the model with the arguments that they were saved "
+            "with, and use new_head=True for other classes."
         ) from error
+
+
+def _count_weights(file: str | Path) -> int:
+    """Returns how many weights a .weights.h5 file holds for all layers but the head, which Keras files as dense."""
+    names = []
+    with h5py.File(file) as content:
+        content["layers"].visititems(lambda name, item: names.append(name) if isinstance(item, h5py.Dataset) else None)
+    return sum(not re.search("^dense/|seed_generator/", name) for name in names)

@@ -1,0 +1,33 @@
+"""The published networks, whole: features and logits are PyTorch's, and the page of the differences is complete."""
+
+import re
+
+import agreement_with_pytorch as agreement
+import pytest
+
+import keras_mixers
+
+
+@pytest.mark.parametrize("name", agreement.NETWORKS)
+def test_features_and_logits_are_pytorchs(name):
+    for data_format, found in agreement.differences(name).items():
+        assert max(found) <= agreement.TOLERANCE, (data_format, found)
+
+
+def test_every_builder_is_compared():
+    builders = {keras_mixers.find_preset(name).builder for name in agreement.NETWORKS}
+    every = ("ConvMixer", "SplitMixerI", "SplitMixerII", "SplitMixerIII", "SplitMixerIV", "SplitMixerV", "StrideMixer")
+    assert builders == {getattr(keras_mixers, name) for name in every}
+
+
+def test_the_page_has_every_network_backend_and_data_format():
+    lines = agreement.PAGE.read_text().splitlines()
+    table = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
+    heading, _, *rows = table
+    columns = [f"{backend} {order}" for backend in agreement.BACKENDS for order in agreement.DATA_FORMATS]
+    assert heading == ["network", *columns]
+    assert [re.match(r"`(\w+)`", row[0]).group(1) for row in rows] == list(agreement.NETWORKS)
+    for row in rows:
+        found = [float(value) for cell in row[1:] for value in cell.split(" / ")]
+        assert len(found) == 2 * len(columns)
+        assert 0 < min(found) <= max(found) <= agreement.TOLERANCE

@@ -1,0 +1,180 @@
+"""`weights=` of the builders: files of Keras and PyTorch, names on the hub, a preset's own; new heads; refusals."""
+
+import re
+
+import keras
+import numpy as np
+import pytest
+import torch
+import torch_networks
+from safetensors.torch import save, save_file
+from stand_in_hub import StandInHub
+
+import keras_mixers
+
+SIZES = {"dim": 12, "kernel_size": 3, "patch_size": 2, "num_classes": 5, "data_format": "channels_last"}
+BUILDERS = {
+    "ConvMixer": {"depth": 2},
+    "SplitMixerI": {"blocks": 2},
+    "SplitMixerII": {"blocks": 2, "segments": 3},
+    "SplitMixerIII": {"blocks": 2, "segments": 3},
+    "SplitMixerIV": {"blocks": 2, "segments": 5},
+    "SplitMixerV": {"blocks": 2, "ratio": 3 / 5},
+    "StrideMixer": {"blocks": 2, "channel_kernel_size": 6, "channel_stride": 2},
+}
+FILES = ("m.weights.h5", "m.keras", "m.safetensors", "m.pth")
+# What the table calls convmixer_768_32, small.
+PRESET = {"dim": 12, "depth": 2, "kernel_size": 3, "patch_size": 2}
+
+
+def small(builder="SplitMixerI", **options):
+    return getattr(keras_mixers, builder)(**{**SIZES, **BUILDERS[builder], **options})
+
+
+def same(model, other, but=()):
+    """Tell whether all layers but some have the same weights, to the bit."""
+    layers = [layer for layer in other.layers if layer.name not in but]
+    return all(
+        np.array_equal(a, b)
+        for layer in layers
+        for a, b in zip(model.get_layer(layer.name).get_weights(), layer.get_weights(), strict=True)
+    )
+
+
+@pytest.fixture
+def saved(tmp_path, randomize):
+    """Give a function that saves a model of a builder in a file of this name, and gives the model and the path."""
+
+    def saved(name, builder="SplitMixerI"):
+        model, path = randomize(small(builder)), tmp_path / name
+        if name.endswith((".keras", ".h5")):
+            (model.save if name.endswith(".keras") else model.save_weights)(path)
+        else:
+            state = keras_mixers.to_torch_state_dict(model, "timm" if builder == "ConvMixer" else "splitmixer")
+            (save_file if name.endswith(".safetensors") else torch.save)(state, path)
+        return model, path
+
+    return saved
+
+
+@pytest.mark.parametrize("builder", BUILDERS)
+@pytest.mark.parametrize("name", FILES)
+def test_every_builder_loads_every_kind_of_file(builder, name, saved):
+    model, path = saved(name, builder)
+    assert not same(small(builder), model)
+    assert same(small(builder, weights=path), model)
+    assert same(small(builder, weights=str(path), data_format="channels_first"), model)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_new_head_is_initialised_and_the_rest_loaded(name, saved):
+    model, path = saved(name)
+    for classes in (5, 7):
+        keras.utils.set_random_seed(1)
+        fresh = small(num_classes=classes)
+        keras.utils.set_random_seed(1)
+        loaded = small(num_classes=classes, weights=path, new_head=True)
+        assert same(loaded, model, but=["head"])
+        assert same(loaded, fresh, but=[layer.name for layer in fresh.layers if layer.name != "head"])
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_another_head_is_refused_unless_asked_for(name, saved):
+    _, path = saved(name)
+    with pytest.raises(ValueError, match="new_head=True") as refusal:
+        small(num_classes=7, weights=path)
+    assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("new_head", [False, True])
+def test_a_model_without_the_top_leaves_the_head_out(name, new_head, saved):
+    model, path = saved(name)
+    assert same(small(include_top=False, weights=path, new_head=new_head), model, but=["pool", "head"])
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("change", [{"blocks": 1}, {"blocks": 3}, {"dim": 13}, {"ratio": 3 / 4}, {"kernel_size": 5}])
+def test_another_network_is_refused(name, change, saved):
+    _, path = saved(name)
+    for new_head in (False, True):
+        with pytest.raises(ValueError, match="build the model with the arguments") as refusal:
+            small(weights=path, new_head=new_head, **change)
+        assert "\n" not in str(refusal.value)
+
+
+def test_dropout_and_training_do_not_change_what_a_file_fits(tmp_path, rng):
+    model = small(drop_path_rate=0.2, dropout_rate=0.3)
+    model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    model.train_on_batch(rng.standard_normal((4, 8, 8, 3)).astype("float32"), np.arange(4))
+    for name, write in (("m.keras", model.save), ("m.weights.h5", model.save_weights)):
+        write(tmp_path / name)
+        assert same(small(weights=tmp_path / name), model, but=["head_dropout"])
+
+
+def test_damaged_and_absent_files_are_refused(tmp_path):
+    for name in ("m.keras", "m.weights.h5"):
+        path = tmp_path / name
+        with pytest.raises(FileNotFoundError, match=f"no file of weights at '{re.escape(str(path))}'"):
+            small(weights=path)
+        path.write_bytes(b"what is this")
+        with pytest.raises(ValueError, match="is damaged or holds the weights of another network than 'splitmixer_i"):
+            small(weights=path)
+    for wrong in ("imagenet", tmp_path / "m.npz", "https://example.com/m", 3):
+        with pytest.raises(
+            ValueError, match="weights must be None, a file .* or a name on the hub such as 'hf://timm/"
+        ):
+            small(weights=wrong)
+
+
+def torch_convmixer(num_classes=1000, activation="relu"):
+    torch.manual_seed(0)
+    arguments = {**PRESET, "num_classes": num_classes, "activation": activation}
+    return torch_networks.randomize(torch_networks.counterpart("ConvMixer", arguments, "timm"))
+
+
+@pytest.fixture
+def hub(monkeypatch, tmp_path):
+    """A hub with what timm publishes, in small."""
+    content = save(torch_convmixer().state_dict())
+    files = {"model.safetensors": content}
+    with StandInHub({"timm/convmixer_768_32.in1k": files, "me/mine": {"epoch_9.safetensors": content}}) as hub:
+        hub.use(monkeypatch, tmp_path / "cache")
+        yield hub
+
+
+HUB_NAMES = ("imagenet", "hf://timm/convmixer_768_32.in1k", "hf://me/mine@main/epoch_9.safetensors")
+
+
+@pytest.mark.parametrize("name", HUB_NAMES)
+def test_names_on_the_hub_and_a_presets_own_weights(name, hub, monkeypatch, rng):
+    model = keras_mixers.create_model("convmixer_768_32", **PRESET, weights=name, data_format="channels_first")
+    image = rng.standard_normal((2, 3, 12, 10)).astype("float32")
+    with torch.no_grad():
+        expected = torch_convmixer()(torch.from_numpy(image)).numpy()
+    found = keras.ops.convert_to_numpy(model(image, training=False))
+    assert np.abs(found - expected).max() <= 1e-5 * np.abs(expected).max()
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    hub.close()
+    cached = keras_mixers.create_model("convmixer_768_32", **PRESET, weights=name, num_classes=3, new_head=True)
+    assert same(cached, model, but=["head"])
+
+
+def test_a_hub_that_fails_is_one_sentence(hub):
+    hub.fault = "HTTP 500"
+    with pytest.raises(ConnectionError, match="'hf://timm/convmixer_768_32.in1k' .* HTTP 500; call again later"):
+        keras_mixers.create_model("convmixer_768_32", **PRESET, weights="imagenet")
+
+
+def test_presets_that_have_weights_of_their_own():
+    assert {name: dict(preset.weights) for name, preset in keras_mixers.models.PRESETS.items() if preset.weights} == {
+        "convmixer_1536_20": {"imagenet": "hf://timm/convmixer_1536_20.in1k"},
+        "convmixer_768_32": {"imagenet": "hf://timm/convmixer_768_32.in1k"},
+        "convmixer_1024_20_p14_k9": {"imagenet": "hf://timm/convmixer_1024_20_ks9_p14.in1k"},
+    }
+    with pytest.raises(
+        ValueError, match="weights of 'splitmixer_i_256_8' by name are none yet, got weights='imagenet'"
+    ):
+        keras_mixers.create_model("splitmixer_i_256_8", weights="imagenet")
+    with pytest.raises(ValueError, match="weights of 'convmixer_768_32' by name are 'imagenet', got weights='cifar10'"):
+        keras_mixers.create_model("convmixer_768_32", weights="cifar10")
