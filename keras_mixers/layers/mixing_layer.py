@@ -10,6 +10,8 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_mixers.layers.activation import fastest
+from keras_mixers.layers.normalization import BatchNormalization, ChannelNormalization
 from keras_mixers.layers.validation import (
     check_activation,
     check_choice,
@@ -31,30 +33,6 @@ def convolution_initializers(initializer: str, fan_in: int) -> dict[str, Any]:
         "kernel_initializer": keras.initializers.RandomUniform(-bound, bound),
         "bias_initializer": keras.initializers.RandomUniform(-bound, bound),
     }
-
-
-@keras.saving.register_keras_serializable(package="keras_mixers")
-class ChannelNormalization(keras.layers.LayerNormalization):
-    """`keras.layers.LayerNormalization` over the channels of each position, in either data format.
-
-    Keras's own fails on PyTorch for any axis but the last, so the channels are moved there and back.
-    """
-
-    def __init__(self, data_format: str = "channels_last", **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.data_format = data_format
-
-    def build(self, input_shape: tuple[int | None, ...]) -> None:
-        channels = input_shape[-1 if self.data_format == "channels_last" else 1]
-        super().build((None, None, None, channels))
-
-    def call(self, x: Any) -> Any:
-        if self.data_format == "channels_last":
-            return super().call(x)
-        return ops.moveaxis(super().call(ops.moveaxis(x, 1, -1)), -1, 1)
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "data_format": self.data_format}
 
 
 class PostNormLayer(keras.layers.Layer):
@@ -107,7 +85,7 @@ class PostNormLayer(keras.layers.Layer):
         shared = {"epsilon": 1e-5, "dtype": self.dtype_policy, "name": name}
         if self.normalization == "batch":
             # PyTorch's momentum 0.1 weighs the new value, Keras's 0.9 the old one.
-            norm = keras.layers.BatchNormalization(axis=self.channel_axis, momentum=0.9, **shared)
+            norm = BatchNormalization(axis=self.channel_axis, momentum=0.9, **shared)
         elif self.normalization == "layer":
             norm = ChannelNormalization(data_format=self.data_format, **shared)
         else:
@@ -119,7 +97,7 @@ class PostNormLayer(keras.layers.Layer):
 
     def finish(self, x: Any, norm: keras.layers.Layer | None, training: bool | None) -> Any:
         """Computes `N(σ{x})`."""
-        x = self.activation(x)
+        x = fastest(self.activation)(x)
         return x if norm is None else norm(x, training=training)
 
     def get_config(self) -> dict[str, Any]:

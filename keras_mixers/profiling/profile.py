@@ -121,6 +121,7 @@ FREE = (
     keras.layers.GlobalAveragePooling2D,
     keras.layers.GlobalMaxPooling2D,
     keras.layers.MaxPooling2D,
+    keras.layers.Permute,
 )
 
 
