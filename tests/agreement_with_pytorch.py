@@ -75,7 +75,7 @@ def _differences(name, network, images, expected, data_format):
     for image, (features, logits) in zip(images, expected, strict=True):
         outputs = both(np.moveaxis(image, 1, -1) if last else image, training=False)
         features_found, logits_found = map(keras.ops.convert_to_numpy, outputs)
-        features_found = np.moveaxis(features_found, -1, 1) if last else features_found
+        features_found = np.moveaxis(features_found, -1, 1)  # channels last inside, whatever the images' format
         found.append((relative(features_found, features), relative(logits_found, logits)))
     return tuple(max(values) for values in zip(*found, strict=True))
 

@@ -11,16 +11,17 @@ from keras_mixers.layers.device import device
 
 def fastest(activation: Callable) -> Callable:
     """Returns what computes `activation` fastest on this backend and device."""
-    if activation is not keras.activations.gelu:
-        return activation
-    backend = keras.backend.backend()
-    if backend == "jax":
-        return gelu
-    if backend == "tensorflow" and device() == "cpu":
+    if compiles_gelu(activation):
         from keras_mixers.layers.gelu_on_tensorflow import compiled_gelu
 
         return compiled_gelu
-    return activation
+    on_jax = keras.backend.backend() == "jax"
+    return gelu if activation is keras.activations.gelu and on_jax else activation
+
+
+def compiles_gelu(activation: Callable) -> bool:
+    """Whether `activation` is a GELU that XLA compiles by itself: on TensorFlow, on a CPU."""
+    return activation is keras.activations.gelu and keras.backend.backend() == "tensorflow" and device() == "cpu"
 
 
 def gelu(x: Any) -> Any:

@@ -29,8 +29,15 @@ class PointwiseConvolution(keras.layers.Dense):
         if self.data_format == "channels_last":
             # As one matrix: TensorFlow's gradient of a product with more axes takes three times as long.
             *positions, channels = ops.shape(x)
-            return ops.reshape(super().call(ops.reshape(x, (-1, channels))), (*positions, self.units))
+            return ops.reshape(self._multiply(ops.reshape(x, (-1, channels))), (*positions, self.units))
         return add_bias(ops.einsum("bihw,io->bohw", x, self.kernel), self.bias, self.data_format)
+
+    def _multiply(self, matrix: Any) -> Any:
+        if keras.backend.backend() != "torch":
+            return super().call(matrix)
+        import torch
+
+        return torch.addmm(ops.convert_to_tensor(self.bias), matrix, ops.convert_to_tensor(self.kernel))
 
 
 class PointwiseMixer(MixingLayer):

@@ -20,13 +20,14 @@ from keras_mixers.layers.validation import check_choice
 FASTEST = {("jax", "cpu"): "shifted"}
 
 
-def depthwise_conv(x: Any, kernel: Any, data_format: str, implementation: str | None = None) -> Any:
+def depthwise_conv(x: Any, kernel: Any, data_format: str, bias: Any = None, implementation: str | None = None) -> Any:
     """Convolves each channel with its own kernel, at stride 1, the border padded with zeros ("same").
 
     Args:
         x: (batch, height, width, channels), or (batch, channels, height, width) if channels first.
         kernel: (kernel height, kernel width, channels, 1).
         data_format: `"channels_last"` or `"channels_first"`.
+        bias: a number to add for each channel, or None.
         implementation: `"native"`, the backend's own operation; `"shifted"`, a sum of shifted images, one for each
             number of the kernel; or None for the one that is fastest on this backend and device.
 
@@ -44,21 +45,26 @@ def depthwise_conv(x: Any, kernel: Any, data_format: str, implementation: str | 
     """
     if implementation is None:
         implementation = FASTEST.get((keras.backend.backend(), device()), "native")
-    return IMPLEMENTATIONS[check_choice("implementation", implementation, tuple(IMPLEMENTATIONS))](
-        x, kernel, data_format
-    )
+    convolve = IMPLEMENTATIONS[check_choice("implementation", implementation, tuple(IMPLEMENTATIONS))]
+    if convolve is _native and keras.backend.backend() == "torch":
+        return _native_on_torch(x, kernel, data_format, bias)
+    y = convolve(x, kernel, data_format)
+    return y if bias is None else add_bias(y, bias, data_format)
 
 
 def _native(x: Any, kernel: Any, data_format: str) -> Any:
-    if keras.backend.backend() != "torch":
-        return ops.depthwise_conv(x, kernel, padding="same", data_format=data_format)
+    return ops.depthwise_conv(x, kernel, padding="same", data_format=data_format)
+
+
+def _native_on_torch(x: Any, kernel: Any, data_format: str, bias: Any) -> Any:
+    """PyTorch's own convolution, without Keras's around it, which copies the image to pad it and adds no bias."""
     import torch
 
-    # Keras pads by itself first, which costs a copy. The layout of a transposed image is what PyTorch calls
-    # torch.channels_last, and its convolutions take and give it as it is.
     x, kernel = ops.convert_to_tensor(x), ops.convert_to_tensor(kernel)
+    bias = bias if bias is None else ops.convert_to_tensor(bias)
+    # A transposed image with its channels last is what PyTorch calls torch.channels_last, and goes in and out as it is.
     x = x if data_format == "channels_first" else x.permute(0, 3, 1, 2)
-    y = torch.nn.functional.conv2d(x, kernel.permute(2, 3, 0, 1), padding="same", groups=x.shape[1])
+    y = torch.nn.functional.conv2d(x, kernel.permute(2, 3, 0, 1), bias, padding="same", groups=x.shape[1])
     return y if data_format == "channels_first" else y.permute(0, 2, 3, 1)
 
 
@@ -98,5 +104,4 @@ class DepthwiseConvolution(keras.layers.DepthwiseConv2D):
         self.supports_jit = (keras.backend.backend(), device()) != ("tensorflow", "cpu")
 
     def call(self, x: Any) -> Any:
-        y = depthwise_conv(x, self.kernel, self.data_format, self.implementation)
-        return add_bias(y, self.bias, self.data_format)
+        return depthwise_conv(x, self.kernel, self.data_format, self.bias, self.implementation)

@@ -10,7 +10,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_mixers.layers.activation import fastest
+from keras_mixers.layers.activation import compiles_gelu, fastest
 from keras_mixers.layers.normalization import BatchNormalization, ChannelNormalization
 from keras_mixers.layers.validation import (
     check_activation,
@@ -97,6 +97,10 @@ class PostNormLayer(keras.layers.Layer):
 
     def finish(self, x: Any, norm: keras.layers.Layer | None, training: bool | None) -> Any:
         """Computes `N(σ{x})`."""
+        if compiles_gelu(self.activation) and isinstance(norm, BatchNormalization) and norm.in_one_product(training):
+            from keras_mixers.layers.gelu_on_tensorflow import gelu_and_norm
+
+            return gelu_and_norm(x, *norm.scale_and_shift())
         x = fastest(self.activation)(x)
         return x if norm is None else norm(x, training=training)
 

@@ -38,6 +38,15 @@ class BatchNormalization(keras.layers.BatchNormalization):
     for each, and take two to three times as long as for their own.
     """
 
+    def in_one_product(self, training: bool | None) -> bool:
+        """Whether the norm is `scale * x + shift`, with a number for each of the last axis: so it is in inference."""
+        return self.axis == -1 and not (training and self.trainable)
+
+    def scale_and_shift(self) -> tuple[Any, Any]:
+        """Returns what the norm multiplies with in inference, and what it adds then: a number a channel each."""
+        scale = ops.multiply(self.gamma, ops.rsqrt(ops.add(self.moving_variance, self.epsilon)))
+        return scale, ops.subtract(self.beta, ops.multiply(self.moving_mean, scale))
+
     def call(self, x: Any, training: bool | None = None) -> Any:
         training = bool(training and self.trainable)
         if keras.backend.backend() == "torch":

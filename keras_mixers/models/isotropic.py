@@ -9,6 +9,7 @@ import keras
 from keras_mixers.layers import NormalizePixels, PatchEmbed
 from keras_mixers.layers.mixing_layer import convolution_initializers
 from keras_mixers.layers.validation import check_choice, check_data_format, check_positive_int, check_rate
+from keras_mixers.models.network import Network
 from keras_mixers.models.pixels import Pixels
 from keras_mixers.weights import load_weights
 
@@ -152,10 +153,10 @@ def IsotropicMixer(
     # Pixels are normalised, and the mean over patches and the head computed, in full precision.
     full = {"dtype": policy.variable_dtype}
     x = image = keras.Input(check_input_shape(input_shape, data_format), name="image")
+    if preprocessing is not None:
+        x = NormalizePixels(preprocessing.mean, preprocessing.std, data_format, name="normalize_pixels", **full)(x)
     if data_format != INTERNAL_FORMAT:
         x = keras.layers.Permute((2, 3, 1), name="to_channels_last", **full)(x)
-    if preprocessing is not None:
-        x = NormalizePixels(preprocessing.mean, preprocessing.std, INTERNAL_FORMAT, name="normalize_pixels", **full)(x)
     x = PatchEmbed(dim, patch_size, patch_stride, name="patch_embed", **shared)(x)
     for block in range(blocks):
         if spatial_mixer is not None:
@@ -175,7 +176,7 @@ def IsotropicMixer(
         head = convolution_initializers(initializer, fan_in=dim)
         x = keras.layers.Dense(num_classes, activation=classifier_activation, name="head", **head, **full)(x)
 
-    model = keras.Model(image, x, name=name or "isotropic_mixer")
+    model = Network(image, x, name=name or "isotropic_mixer")
     model.dtype_policy = policy  # model.compile looks there whether float16 needs loss scaling
     if weights is not None:
         load_weights(model, weights, new_head=new_head)

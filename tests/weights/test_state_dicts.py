@@ -44,7 +44,7 @@ def torch_network(network="timm ConvMixer"):
 
 
 def logits(model, images):
-    if model.get_layer("patch_embed").data_format == "channels_last":
+    if model.input_shape[-1] == 3:
         images = np.moveaxis(images, 1, -1)
     return keras.ops.convert_to_numpy(model(images, training=False))
 
