@@ -43,9 +43,8 @@ def depthwise_conv(x: Any, kernel: Any, data_format: str, bias: Any = None, impl
         >>> np.asarray(depthwise_conv(image, kernel, "channels_last")).ravel().tolist()
         [1.0, 3.0, 3.0]
     """
-    if implementation is None:
-        implementation = FASTEST.get((keras.backend.backend(), device()), "native")
-    convolve = IMPLEMENTATIONS[check_choice("implementation", implementation, tuple(IMPLEMENTATIONS))]
+    chosen = check_implementation(implementation) or FASTEST.get((keras.backend.backend(), device()), "native")
+    convolve = IMPLEMENTATIONS[chosen]
     if convolve is _native and keras.backend.backend() == "torch":
         return _native_on_torch(x, kernel, data_format, bias)
     y = convolve(x, kernel, data_format)
@@ -84,6 +83,11 @@ def _shifted(x: Any, kernel: Any, data_format: str) -> Any:
 
 
 IMPLEMENTATIONS = {"native": _native, "shifted": _shifted}
+
+
+def check_implementation(implementation: str | None) -> str | None:
+    """Returns `implementation` if it is None or the name of one."""
+    return check_choice("implementation", implementation, (None, *IMPLEMENTATIONS))
 
 
 @keras.saving.register_keras_serializable(package="keras_mixers")

@@ -4,7 +4,7 @@ from typing import Any
 
 import keras
 
-from keras_mixers.layers.depthwise import DepthwiseConvolution
+from keras_mixers.layers.depthwise import DepthwiseConvolution, check_implementation
 from keras_mixers.layers.mixing_layer import MixingLayer
 from keras_mixers.layers.validation import check_positive_int
 
@@ -12,13 +12,17 @@ from keras_mixers.layers.validation import check_positive_int
 class SpatialMixer(MixingLayer):
     """What both spatial mixers share: a kernel size, and a residual unless it is declined."""
 
-    def __init__(self, kernel_size: int, *, residual: bool = True, **kwargs: Any) -> None:
+    def __init__(
+        self, kernel_size: int, *, residual: bool = True, implementation: str | None = None, **kwargs: Any
+    ) -> None:
         super().__init__(residual=residual, **kwargs)
         self.kernel_size = check_positive_int("kernel_size", kernel_size)
+        self.implementation = check_implementation(implementation)
 
     def make_convolution(self, channels: int, kernel_size: tuple[int, int], name: str) -> DepthwiseConvolution:
         convolution = DepthwiseConvolution(
             kernel_size,
+            implementation=self.implementation,
             data_format=self.data_format,
             dtype=self.dtype_policy,
             name=name,
@@ -30,7 +34,7 @@ class SpatialMixer(MixingLayer):
         return convolution
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "kernel_size": self.kernel_size}
+        return {**super().get_config(), "kernel_size": self.kernel_size, "implementation": self.implementation}
 
 
 @keras.saving.register_keras_serializable(package="keras_mixers")
@@ -43,6 +47,8 @@ class SpatialMixer2D(SpatialMixer):
     Args:
         kernel_size: side k of the kernel, in patches.
         residual: whether z is added.
+        implementation: how the convolutions are computed, `"native"`, `"shifted"` or None for the fastest; see
+            `depthwise_conv`.
         **kwargs: `activation`, `normalization`, `initializer`, `data_format`, `drop_path_rate` and what every Keras
             layer takes; see `PostNormLayer` and `MixingLayer`.
 
@@ -77,6 +83,8 @@ class SpatialMixer1D(SpatialMixer):
     Args:
         kernel_size: length k of both kernels, in patches.
         residual: whether z is added.
+        implementation: how the convolutions are computed, `"native"`, `"shifted"` or None for the fastest; see
+            `depthwise_conv`.
         **kwargs: `activation`, `normalization`, `initializer`, `data_format`, `drop_path_rate` and what every Keras
             layer takes; see `PostNormLayer` and `MixingLayer`.
 

@@ -1,10 +1,17 @@
+"""All implementations give the reference's values and gradients, on every backend; the default is the table's."""
+
+import functools
+import re
+
 import keras
 import numpy as np
 import pytest
 import reference
 from agreement import TOLERANCE, array, gradients, transposed
 
-from keras_mixers.layers.depthwise import depthwise_conv
+from keras_mixers import layers
+from keras_mixers.layers.depthwise import FASTEST, IMPLEMENTATIONS, DepthwiseConvolution, depthwise_conv
+from keras_mixers.layers.device import device
 
 SHAPE = (2, 5, 4, 3)
 
@@ -24,12 +31,13 @@ def in_format(function, data_format):
     return transposing
 
 
+@pytest.mark.parametrize("implementation", [None, *IMPLEMENTATIONS])
 @pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
 @pytest.mark.parametrize("kernel_size", KERNELS + LARGER_THAN_THE_IMAGE, ids=str)
-def test_output_and_gradients_equal_the_reference(kernel_size, data_format, rng):
+def test_output_and_gradients_equal_the_reference(kernel_size, data_format, implementation, rng):
     x, kernel, upstream = rng.normal(size=SHAPE), rng.normal(size=(*kernel_size, SHAPE[-1], 1)), rng.normal(size=SHAPE)
     kernel /= np.sqrt(np.prod(kernel_size))
-    function = in_format(depthwise_conv, data_format)
+    function = in_format(functools.partial(depthwise_conv, implementation=implementation), data_format)
 
     y = function(keras.ops.convert_to_tensor(x, "float32"), keras.ops.convert_to_tensor(kernel, "float32"))
     for_x, for_kernel = gradients(function, upstream, x, kernel)
@@ -61,3 +69,90 @@ def test_formats_take_the_same_kernel(rng):
     last = array(depthwise_conv(keras.ops.convert_to_tensor(x), kernel, "channels_last"))
     first = array(depthwise_conv(keras.ops.convert_to_tensor(transposed(x)), kernel, "channels_first"))
     np.testing.assert_allclose(first, transposed(last), **TOLERANCE)
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+@pytest.mark.parametrize("kernel_size", [(1, 5), (5, 1), (5, 5)], ids=str)
+def test_bfloat16_is_float32_but_for_the_rounding_of_numbers(kernel_size, implementation, rng):
+    """Inputs are rounded before, hence exact; outputs and gradients have 8 bits, and sums round at each term."""
+    x, kernel, upstream = (
+        array(keras.ops.cast(rng.normal(size=shape), "bfloat16")) for shape in (SHAPE, (*kernel_size, 3, 1), SHAPE)
+    )
+
+    def function(x, kernel):
+        x, kernel = (keras.ops.cast(value, "bfloat16") for value in (x, kernel))
+        return keras.ops.cast(depthwise_conv(x, kernel, "channels_last", implementation=implementation), "float32")
+
+    y = array(function(x, kernel))
+    found = [y, *gradients(function, upstream, x, kernel)]
+    expected = [reference.depthwise(x, kernel), *reference.depthwise_gradients(x, kernel, upstream)]
+    for value, exact in zip(found, expected, strict=True):
+        assert np.abs(value - exact).max() <= 2**-6 * np.abs(exact).max()
+
+
+def test_the_default_is_the_tables(monkeypatch, rng):
+    x, kernel = (keras.ops.convert_to_tensor(rng.normal(size=shape), "float32") for shape in (SHAPE, (1, 5, 3, 1)))
+    used = []
+    for name, convolve in IMPLEMENTATIONS.items():
+        monkeypatch.setitem(IMPLEMENTATIONS, name, lambda *a, n=name, f=convolve: (used.append(n), f(*a))[1])
+    backend = keras.backend.backend()
+    depthwise_conv(x, kernel, "channels_last")
+    assert used == [FASTEST.get((backend, device()), "native")]
+    for implementation in ("shifted", "native"):
+        monkeypatch.setitem(FASTEST, (backend, device()), implementation)
+        depthwise_conv(x, kernel, "channels_last")
+    assert used[1:] == ["shifted", "native"]
+
+
+def test_the_implementation_is_an_argument_of_layers_and_part_of_their_config(rng):
+    x = rng.normal(size=(1, 6, 5, 4)).astype("float32")
+    for make in (layers.SpatialMixer1D, layers.SpatialMixer2D):
+        native = make(3, implementation="native", data_format="channels_last")
+        y = array(native(x))
+        config = native.get_config()
+        assert config["implementation"] == "native"
+        shifted = make.from_config({**config, "implementation": "shifted"})
+        shifted.build(x.shape)
+        shifted.set_weights(native.get_weights())
+        np.testing.assert_allclose(array(shifted(x)), y, **TOLERANCE)
+        convolutions = [layer for layer in shifted._flatten_layers() if isinstance(layer, DepthwiseConvolution)]
+        assert {convolution.implementation for convolution in convolutions} == {"shifted"}
+
+
+def test_refuses_unknown_implementations():
+    message = r"implementation must be one of None, 'native', 'shifted', got implementation='fft'"
+    with pytest.raises(ValueError, match=message):
+        depthwise_conv(np.zeros(SHAPE), np.zeros((1, 3, 3, 1)), "channels_last", implementation="fft")
+    with pytest.raises(ValueError, match=message):
+        layers.SpatialMixer2D(3, implementation="fft")
+
+
+@pytest.mark.skipif(keras.backend.backend() != "jax", reason="what XLA makes of a network is asked of JAX")
+@pytest.mark.parametrize("network", ["SplitMixerI", "ConvMixer"])
+def test_xla_computes_no_gelu_once_for_each_number_of_a_kernel(network, monkeypatch):
+    """A loop that holds both an erf and slices of what comes of it would compute it once for each slice."""
+    import jax
+
+    import keras_mixers
+
+    def loops_with_both():
+        model = keras_mixers.IsotropicMixer(
+            8, 3, 2,
+            spatial_mixer=lambda block, **shared: (
+                layers.SpatialMixer1D if network == "SplitMixerI" else layers.SpatialMixer2D
+            )(5, implementation="shifted", **shared),
+            channel_mixer=lambda block, **shared: layers.ChannelMixer(**shared),
+            data_format="channels_last",
+        )  # fmt: skip
+        values = [[v.value for v in group] for group in (model.trainable_variables, model.non_trainable_variables)]
+        images = np.zeros((2, 16, 16, 3), "float32")
+        compiled = jax.jit(lambda *v: model.stateless_call(*v, images, training=False)[0]).lower(*values).compile()
+        loops = re.split(r"\n(?=%|ENTRY)", compiled.as_text())
+        assert any(" erf(" in loop for loop in loops)
+        return [loop for loop in loops if " erf(" in loop and loop.count(" slice(") > 1]
+
+    assert loops_with_both() == []
+    monkeypatch.setattr(
+        "keras_mixers.layers.depthwise_on_jax._materialized", lambda convolve, x, kernel: convolve(x, kernel)
+    )
+    assert loops_with_both() != []
