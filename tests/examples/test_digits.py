@@ -8,6 +8,8 @@ from pathlib import Path
 
 import keras
 
+import keras_mixers  # noqa: F401  (registers what the files hold)
+
 ROOT = Path(__file__).parents[2]
 
 
