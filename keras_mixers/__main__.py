@@ -1,4 +1,4 @@
-"""The command line: `python -m keras_mixers list`, `python -m keras_mixers summary splitmixer_i_256_8`."""
+"""The command line: `python -m keras_mixers list`, and likewise `summary splitmixer_i_256_8` and `benchmark`."""
 
 import argparse
 import sys
@@ -8,6 +8,15 @@ from dataclasses import dataclass
 from keras_mixers.layers.validation import check_positive_int
 from keras_mixers.models import PRESETS, Preset, create_model, find_preset, list_models
 from keras_mixers.profiling import Profile, profile, without_values
+from keras_mixers.profiling.benchmark import (
+    MODES,
+    PRECISIONS,
+    benchmark,
+    check_csv,
+    check_folder,
+    paper_protocol,
+)
+from keras_mixers.profiling.peers import PEERS
 from keras_mixers.profiling.table import aligned
 
 REFUSED = 2  # the exit status with which argparse, too, refuses arguments
@@ -102,7 +111,70 @@ def run_summary(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def add_benchmark_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of `benchmark`."""
+    add = parser.add_argument
+    models = ["convmixer_256_8_p2_k5", "splitmixer_i_256_8"]
+    add(
+        "--models",
+        nargs="+",
+        default=models,
+        metavar="NAME",
+        help=f"models of the table (default: {' and '.join(models)})",
+    )
+    add("--against", nargs="+", default=[], choices=tuple(PEERS), help="what they are compared with (default: nothing)")
+    add("--modes", nargs="+", default=MODES, choices=MODES, help="(default: both)")
+    add("--image-size", type=whole_number, metavar="N", help="height and width in pixels (default: the table's)")
+    add("--repetitions", type=whole_number, default=7, metavar="N", help="rounds (default: 7)")
+    # Those that a protocol sets have no default here.
+    add(
+        "--batch",
+        nargs="+",
+        type=whole_number,
+        metavar="N",
+        help="images in a batch, 1 for the latency too (default: 64)",
+    )
+    add("--precision", choices=PRECISIONS, help="(default: float32)")
+    add("--batches", type=whole_number, metavar="N", help="batches timed at once (default: 1)")
+    add("--protocol", choices=("paper",), help="the papers' batch, precision and batches, for the device")
+    add("--memory", action="store_true", help="measure peak memory too, each subject in a process of its own")
+    add("--csv", metavar="FILE", help="append the results to this file")
+    add("--json", metavar="FILE", help="write the results to this file")
+
+
+def run_benchmark(arguments: argparse.Namespace) -> int:
+    """Prints how fast models of the table run, side by side with their peers."""
+    settings = {name: getattr(arguments, name) for name in ("batch", "precision", "batches")}
+    settings = {name: value for name, value in settings.items() if value is not None}
+    if arguments.protocol and settings:
+        given = " and ".join(f"--{name}" for name in settings)
+        return refuse(f"--protocol {arguments.protocol} sets batch, precision and batches, got {given} too; leave it.")
+    try:
+        if arguments.csv:
+            check_csv(arguments.csv)
+        if arguments.json:
+            check_folder("json", arguments.json)
+        report = benchmark(
+            arguments.models,
+            arguments.against,
+            image_size=arguments.image_size,
+            modes=arguments.modes,
+            repetitions=arguments.repetitions,
+            memory=arguments.memory,
+            **(paper_protocol() if arguments.protocol else settings),
+        )
+    except ValueError as error:
+        return refuse(error)
+    print(report)
+    if arguments.csv:
+        report.append_csv(arguments.csv)
+    if arguments.json:
+        report.write_json(arguments.json)
+    return 0
+
+
 COMMANDS = {
+    "benchmark": Command("how fast models run, side by side with peers", add_benchmark_arguments, run_benchmark),
     "list": Command("the models of the table, their sizes and published accuracies", add_list_arguments, run_list),
     "summary": Command("what each layer of a model costs", add_summary_arguments, run_summary),
 }

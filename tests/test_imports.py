@@ -15,7 +15,7 @@ ALLOWED = {
     "layers": {"layers"},
     "weights": {"layers", "weights"},
     "models": {"layers", "weights", "models"},
-    "profiling": {"layers", "models", "profiling"},
+    "profiling": {"layers", "models", "training", "profiling"},
     "data": {"layers", "models", "data"},
     "training": {"layers", "models", "data", "training"},
 }

@@ -1,5 +1,6 @@
 """The command line, in this process and as a user starts it."""
 
+import json
 import os
 import subprocess
 import sys
@@ -9,9 +10,11 @@ import keras
 import pytest
 
 import keras_mixers
+import keras_mixers.__main__ as command_line
 from keras_mixers.__main__ import COMMANDS, main
 from keras_mixers.models import PRESETS
 from keras_mixers.profiling import profile
+from keras_mixers.profiling.benchmark import paper_protocol
 
 ROOT = Path(__file__).parents[1]
 
@@ -71,6 +74,10 @@ def test_height_comes_before_width(capsys):
         (("summary", "zzz", "--image-size", "32"), "There is no model named 'zzz'; keras_mixers.list_models() names"),
         (("summary", "convmixer_768_32", "--image-size", "3"), "got 3 pixels with patch_size=7"),
         (("list", "zzz*"), "There is no model like 'zzz*'"),
+        (("benchmark", "--models", "zzz"), "There is no model named 'zzz'"),
+        (("benchmark", "--csv", "no/such/folder.csv"), "csv must be a file in a folder that exists"),
+        (("benchmark", "--json", "no/such/folder.json"), "json must be a file in a folder that exists"),
+        (("benchmark", "--protocol", "paper", "--batch", "4"), "--protocol paper sets batch, precision and batches"),
     ],
 )
 def test_refuses_in_one_sentence(capsys, arguments, message):
@@ -88,6 +95,8 @@ def test_refuses_in_one_sentence(capsys, arguments, message):
         (("summary", "splitmixer_i_256_8", "--image-size", "0"), "--image-size: must be a whole number of at least 1"),
         (("summary", "splitmixer_i_256_8", "--num-classes", "ten"), "must be a whole number of at least 1, got 'ten'"),
         (("summary", "splitmixer_i_256_8", "--image-size", "8", "--input-shape", "8", "8"), "not allowed with"),
+        (("benchmark", "--batch", "0"), "--batch: must be a whole number of at least 1"),
+        (("benchmark", "--against", "timm"), "invalid choice: 'timm'"),
         (("sumary",), "invalid choice: 'sumary'"),
     ],
 )
@@ -98,11 +107,43 @@ def test_refuses_wrong_usage(capsys, arguments, message):
     assert message in capsys.readouterr().err
 
 
+def test_benchmarks(capsys, tmp_path):
+    files = {"--csv": tmp_path / "results.csv", "--json": tmp_path / "results.json"}
+    arguments = "--models convmixer_128_4_p1_k8 --against keras --modes inference --batch 2 --image-size 4".split()
+    arguments += [text for option, path in files.items() for text in (option, str(path))]
+    status, out = run(capsys, "benchmark", *arguments, "--repetitions", "2")
+    assert status == 0
+    assert f"keras {keras.__version__} on {keras.backend.backend()}" in out.splitlines()[0]
+    rows = [line.split()[:5] for line in out.splitlines() if line.startswith("convmixer_128_4_p1_k8")]
+    assert rows[:2] == [["convmixer_128_4_p1_k8", "4", "inference", "2", name] for name in ("ours", "keras")]
+    assert len(files["--csv"].read_text().splitlines()) == 3
+    assert len(json.loads(files["--json"].read_text())["results"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "settings"),
+    [
+        ((), {}),
+        (("--protocol", "paper"), paper_protocol()),
+        (("--batch", "8", "1", "--precision", "bfloat16", "--batches", "3"),
+         {"batch": [8, 1], "precision": "bfloat16", "batches": 3}),
+    ],
+)  # fmt: skip
+def test_hands_its_arguments_to_the_benchmark(monkeypatch, capsys, arguments, settings):
+    calls = []
+    monkeypatch.setattr(command_line, "benchmark", lambda *args, **kwargs: calls.append((args, kwargs)))
+    assert run(capsys, "benchmark", *arguments, "--against", "torch", "--memory")[0] == 0
+    [(positional, named)] = calls
+    assert positional == (["convmixer_256_8_p2_k5", "splitmixer_i_256_8"], ["torch"])
+    others = {"image_size": None, "modes": ("inference", "training"), "repetitions": 7, "memory": True}
+    assert named == {**others, **settings}
+
+
 def test_helps(capsys):
     status, out = run(capsys)
     assert status == 0
     for name, command in COMMANDS.items():
-        assert any(line.split() == [name, *command.help.split()] for line in out.splitlines())
+        assert f" {name} {command.help}" in " ".join(out.split())
 
 
 def test_starts_from_the_shell():
