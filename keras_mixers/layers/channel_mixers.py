@@ -26,18 +26,24 @@ class PointwiseConvolution(keras.layers.Dense):
         self.input_spec = None  # Dense would look for the channels on the last axis
 
     def call(self, x: Any) -> Any:
+        if keras.backend.backend() == "torch":
+            return self._call_on_torch(x)
         if self.data_format == "channels_last":
             # As one matrix: TensorFlow's gradient of a product with more axes takes three times as long.
             *positions, channels = ops.shape(x)
-            return ops.reshape(self._multiply(ops.reshape(x, (-1, channels))), (*positions, self.units))
+            return ops.reshape(super().call(ops.reshape(x, (-1, channels))), (*positions, self.units))
         return add_bias(ops.einsum("bihw,io->bohw", x, self.kernel), self.bias, self.data_format)
 
-    def _multiply(self, matrix: Any) -> Any:
-        if keras.backend.backend() != "torch":
-            return super().call(matrix)
+    def _call_on_torch(self, x: Any) -> Any:
         import torch
 
-        return torch.addmm(ops.convert_to_tensor(self.bias), matrix, ops.convert_to_tensor(self.kernel))
+        kernel, bias = ops.convert_to_tensor(self.kernel), ops.convert_to_tensor(self.bias)
+        channels_last = self.data_format == "channels_last"
+        if channels_last and not x.is_contiguous():  # a segment, which a convolution would copy
+            matrix = torch.addmm(bias, x.reshape(-1, x.shape[-1]), kernel)
+            return matrix.reshape(*x.shape[:-1], self.units)
+        y = torch.nn.functional.conv2d(x.permute(0, 3, 1, 2) if channels_last else x, kernel.T[:, :, None, None], bias)
+        return y.permute(0, 2, 3, 1) if channels_last else y
 
 
 class PointwiseMixer(MixingLayer):
