@@ -26,24 +26,18 @@ class PointwiseConvolution(keras.layers.Dense):
         self.input_spec = None  # Dense would look for the channels on the last axis
 
     def call(self, x: Any) -> Any:
-        if keras.backend.backend() == "torch":
-            return self._call_on_torch(x)
         if self.data_format == "channels_last":
             # As one matrix: TensorFlow's gradient of a product with more axes takes three times as long.
             *positions, channels = ops.shape(x)
-            return ops.reshape(super().call(ops.reshape(x, (-1, channels))), (*positions, self.units))
+            return ops.reshape(self._multiply(ops.reshape(x, (-1, channels))), (*positions, self.units))
         return add_bias(ops.einsum("bihw,io->bohw", x, self.kernel), self.bias, self.data_format)
 
-    def _call_on_torch(self, x: Any) -> Any:
+    def _multiply(self, matrix: Any) -> Any:
+        if keras.backend.backend() != "torch":
+            return super().call(matrix)
         import torch
 
-        kernel, bias = ops.convert_to_tensor(self.kernel), ops.convert_to_tensor(self.bias)
-        channels_last = self.data_format == "channels_last"
-        if channels_last and not x.is_contiguous():  # a segment, which a convolution would copy
-            matrix = torch.addmm(bias, x.reshape(-1, x.shape[-1]), kernel)
-            return matrix.reshape(*x.shape[:-1], self.units)
-        y = torch.nn.functional.conv2d(x.permute(0, 3, 1, 2) if channels_last else x, kernel.T[:, :, None, None], bias)
-        return y.permute(0, 2, 3, 1) if channels_last else y
+        return torch.addmm(ops.convert_to_tensor(self.bias), matrix, ops.convert_to_tensor(self.kernel))
 
 
 class PointwiseMixer(MixingLayer):
@@ -62,7 +56,11 @@ class PointwiseMixer(MixingLayer):
 
     def split(self, x: Any, *positions: int) -> list[Any]:
         """Cuts the channels at `positions`, with ops.split: slices become gathers on JAX, which LiteRT rejects."""
-        inner = [position for position in positions if 0 < position < x.shape[self.channel_axis]]
+        channels = x.shape[self.channel_axis]
+        inner = [position for position in positions if 0 < position < channels]
+        if keras.backend.backend() == "torch":
+            # Keras makes a tensor of the positions, and torch.export then knows no widths.
+            return list(x.split([stop - start for start, stop in pairwise([0, *inner, channels])], self.channel_axis))
         return list(ops.split(x, inner, axis=self.channel_axis)) if inner else [x]
 
     def join(self, parts: list[Any]) -> Any:

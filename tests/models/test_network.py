@@ -74,3 +74,13 @@ def test_lets_go_of_what_its_layers_give(model, images):
     assert len(given) == 9
     # Only the input of a layer, which is the output of the one before it, is there when it is called.
     assert max(alive) == 1
+
+
+@pytest.mark.skipif(keras.backend.backend() != "torch", reason="torch.export is PyTorch's")
+@pytest.mark.parametrize("name", ["ConvMixer", "SplitMixerI", "SplitMixerV"])
+def test_torch_exports_it(name, images, randomize):
+    import torch
+
+    model = randomize(getattr(keras_mixers, name)(8, 2, 3, 2, 5, data_format="channels_last"))
+    exported = torch.export.export(model, (torch.from_numpy(images),)).module()
+    np.testing.assert_allclose(array(exported(torch.from_numpy(images))), array(model(images)), rtol=1e-5, atol=1e-6)
