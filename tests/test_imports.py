@@ -51,3 +51,24 @@ def test_brings_no_other_backend_and_no_matplotlib():
     loaded = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert "keras_mixers" in loaded.stdout.split()
     assert not others & set(loaded.stdout.split())
+
+
+STARTED = {
+    "jax": "from jax._src import xla_bridge; print(bool(xla_bridge._backends))",
+    "tensorflow": "from tensorflow.python.eager import context; print(context.context()._initialized)",
+    "torch": "import torch; print(torch.cuda.is_initialized())",
+}
+
+
+def test_starts_no_device():
+    """Who trains on several machines or devices says so between the import and the first computation."""
+    backend = keras.backend.backend()
+    environment = {**os.environ, "KERAS_BACKEND": backend, "PYTHONPATH": str(ROOT)}
+    for code, expected in (("", "False"), ("import keras; keras.ops.ones(1); ", "True")):
+        if (backend, expected) == ("torch", "True"):
+            continue  # a computation on a CPU starts no GPU
+        code = f"{code}import keras_mixers, keras_mixers.data, keras_mixers.profiling; {STARTED[backend]}"
+        shown = subprocess.run(
+            [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+        )
+        assert shown.stdout.split() == [expected]

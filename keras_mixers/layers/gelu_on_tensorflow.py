@@ -11,17 +11,22 @@ from typing import Any
 import tensorflow as tf
 
 
+def _wide(x):
+    """Half precision is computed in float32: no pass over memory more, inside a loop."""
+    return x if x.dtype == tf.float64 else tf.cast(x, "float32")
+
+
 @tf.function(jit_compile=True)
 def _gelu(x):
-    x32 = tf.cast(x, "float32")
-    return tf.cast(0.5 * x32 * (1 + tf.math.erf(0.5**0.5 * x32)), x.dtype)
+    wide = _wide(x)
+    return tf.cast(0.5 * wide * (1 + tf.math.erf(0.5**0.5 * wide)), x.dtype)
 
 
 @tf.function(jit_compile=True)
 def _gelu_gradient(x, gradient):
-    x32 = tf.cast(x, "float32")
-    slope = 0.5 * (1 + tf.math.erf(0.5**0.5 * x32)) + x32 * tf.exp(-0.5 * x32 * x32) / math.sqrt(2 * math.pi)
-    return tf.cast(slope * tf.cast(gradient, "float32"), x.dtype)
+    wide = _wide(x)
+    slope = 0.5 * (1 + tf.math.erf(0.5**0.5 * wide)) + wide * tf.exp(-0.5 * wide * wide) / math.sqrt(2 * math.pi)
+    return tf.cast(slope * tf.cast(gradient, wide.dtype), x.dtype)
 
 
 @tf.custom_gradient
@@ -33,5 +38,5 @@ def compiled_gelu(x: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], Any]]:
 @tf.function(jit_compile=True)
 def gelu_and_norm(x: tf.Tensor, scale: tf.Tensor, shift: tf.Tensor) -> tf.Tensor:
     """Returns `scale * gelu(x) + shift`, a GELU and a batch norm in inference, in one pass."""
-    x32 = tf.cast(x, "float32")
-    return tf.cast(scale * (0.5 * x32 * (1 + tf.math.erf(0.5**0.5 * x32))) + shift, x.dtype)
+    wide = _wide(x)
+    return tf.cast(scale * (0.5 * wide * (1 + tf.math.erf(0.5**0.5 * wide))) + shift, x.dtype)

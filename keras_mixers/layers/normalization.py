@@ -39,8 +39,8 @@ class BatchNormalization(keras.layers.BatchNormalization):
     """
 
     def in_one_product(self, training: bool | None) -> bool:
-        """Whether the norm is `scale * x + shift`, with a number for each of the last axis: so it is in inference."""
-        return self.axis == -1 and not (training and self.trainable)
+        """Whether the norm is `scale * x + shift`, with a float32 for each of the last axis: so it is in inference."""
+        return self.axis == -1 and self.variable_dtype == "float32" and not (training and self.trainable)
 
     def scale_and_shift(self) -> tuple[Any, Any]:
         """Returns what the norm multiplies with in inference, and what it adds then: a number a channel each."""
@@ -51,7 +51,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
         training = bool(training and self.trainable)
         if keras.backend.backend() == "torch":
             return self._call_on_torch(x, training)
-        if keras.backend.backend() == "tensorflow" and self.axis == -1:
+        if keras.backend.backend() == "tensorflow" and self.axis == -1 and self.variable_dtype == "float32":
             return self._call_on_tensorflow(x, training)
         return super().call(x, training=training)
 

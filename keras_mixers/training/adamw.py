@@ -7,8 +7,11 @@ from keras import ops
 
 from keras_mixers.layers.validation import check_positive
 
-# On PyTorch, Keras's AdamW is an instance of a subclass that updates all weights in one call.
-KerasAdamW = type(keras.optimizers.AdamW())
+KerasAdamW = keras.optimizers.AdamW
+if keras.backend.backend() == "torch":
+    # There Keras gives an instance of a subclass, which updates all weights in one call.
+    with keras.device("cpu"):
+        KerasAdamW = type(keras.optimizers.AdamW())
 
 
 @keras.saving.register_keras_serializable(package="keras_mixers")

@@ -1,5 +1,6 @@
 """What holds for every layer: norms, gradients, initial values, configuration, files, precision, stochastic depth."""
 
+import contextlib
 import functools
 import math
 
@@ -280,6 +281,39 @@ def test_mixed_precision_is_close_to_full(make, dtype, rng, randomize):
         expected = array(full(x, training=training))
         difference = np.linalg.norm(array(keras.ops.cast(y, "float32")) - expected) / np.linalg.norm(expected)
         assert difference < {"float16": 4e-3, "bfloat16": 2e-2}[dtype]
+
+
+@for_each_kind
+@pytest.mark.parametrize(("dtype", "bound"), [("float64", 1e-6), ("float16", 4e-3), ("bfloat16", 3e-2)])
+def test_weights_may_have_any_precision(make, dtype, bound, rng, randomize):
+    full = randomize(built(make(), SHAPE))
+    other = built(make(dtype=dtype), SHAPE)
+    for weight, value in zip(other.weights, full.get_weights(), strict=True):
+        weight.assign(keras.ops.cast(value, dtype))
+    x = rng.normal(size=SHAPE).astype("float32")
+    for training in (False, True):
+        y = other(keras.ops.cast(x, dtype), training=training)
+        assert keras.backend.standardize_dtype(y.dtype) == keras.backend.standardize_dtype(other.weights[0].value.dtype)
+        expected = array(full(x, training=training))
+        difference = np.linalg.norm(array(keras.ops.cast(y, "float32")) - expected) / np.linalg.norm(expected)
+        assert difference < bound
+
+
+@for_every_layer
+def test_leaves_its_input_as_it_is(make, rng, randomize):
+    """Activations are computed in place where that is allowed, which must never reach what the caller holds."""
+    layer = randomize(built(make(), SHAPE))
+    scope = contextlib.nullcontext()
+    if keras.backend.backend() == "torch":
+        import torch
+
+        scope = torch.no_grad()
+    x = keras.ops.convert_to_tensor(rng.normal(size=SHAPE), "float32")
+    before = array(x).copy()
+    with scope:
+        first, second = array(layer(x, training=False)).copy(), array(layer(x, training=False))
+    np.testing.assert_array_equal(array(x), before)
+    np.testing.assert_array_equal(first, second)
 
 
 # Compiled
