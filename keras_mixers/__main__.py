@@ -8,16 +8,11 @@ from dataclasses import dataclass
 from keras_mixers.layers.validation import check_positive_int
 from keras_mixers.models import PRESETS, Preset, create_model, find_preset, list_models
 from keras_mixers.profiling import Profile, profile, without_values
-from keras_mixers.profiling.benchmark import (
-    MODES,
-    PRECISIONS,
-    benchmark,
-    check_csv,
-    check_folder,
-    paper_protocol,
-)
+from keras_mixers.profiling.benchmark import benchmark, paper_protocol
 from keras_mixers.profiling.peers import PEERS
+from keras_mixers.profiling.report import check_csv, check_folder
 from keras_mixers.profiling.table import aligned
+from keras_mixers.profiling.tasks import MODES, PRECISIONS
 
 REFUSED = 2  # the exit status with which argparse, too, refuses arguments
 
