@@ -1,10 +1,11 @@
-"""docs/speed.md shows what docs/benchmarks/cpu.csv holds."""
+"""docs/speed.md and the README show what docs/benchmarks/cpu.csv holds."""
 
 import csv
 import re
 from pathlib import Path
 
-DOCS = Path(__file__).parents[2] / "docs"
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
 
 
 def ratios():
@@ -28,6 +29,21 @@ def test_the_table_is_the_csvs():
             shown[match.group(1, 2, 3)] = tuple(map(float, match.group(4, 5)))
     assert shown == {key: tuple(float(f"{value:.2f}") for value in values) for key, values in ratios().items()}
     assert len(shown) == 3 * 2 * 2
+
+
+README_SAYS = (
+    r"SplitMixer-I-256/8 trains ([\d.]+) times as fast as the same network in plain Keras layers on JAX, "
+    r"([\d.]+) times on TensorFlow and ([\d.]+) times on PyTorch, "
+    r"and ([\d.]+) to ([\d.]+) times as fast as hand-written PyTorch"
+)
+
+
+def test_the_readmes_ratios_are_the_csvs():
+    found = ratios()
+    training = [found[backend, "splitmixer_i_256_8", "training"] for backend in ("jax", "tensorflow", "torch")]
+    to_keras, to_torch = zip(*training, strict=True)
+    shown = re.search(README_SAYS, " ".join((ROOT / "README.md").read_text().split()))
+    assert list(shown.groups()) == [f"{value:.1f}" for value in (*to_keras, min(to_torch), max(to_torch))]
 
 
 def test_no_run_was_disturbed():
