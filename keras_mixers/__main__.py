@@ -14,6 +14,7 @@ from keras_mixers.profiling.report import check_csv, check_folder
 from keras_mixers.profiling.table import aligned
 from keras_mixers.profiling.tasks import MODES, PRECISIONS
 
+FAILED = 1
 REFUSED = 2  # the exit status with which argparse, too, refuses arguments
 
 
@@ -160,11 +161,23 @@ def run_benchmark(arguments: argparse.Namespace) -> int:
         )
     except ValueError as error:
         return refuse(error)
-    print(report)
+    print(report, flush=True)
+    status = 0
     if arguments.csv:
-        report.append_csv(arguments.csv)
+        status = save(report.append_csv, arguments.csv)
     if arguments.json:
-        report.write_json(arguments.json)
+        status = save(report.write_json, arguments.json) or status
+    return status
+
+
+def save(write: Callable[[str], None], path: str) -> int:
+    """Lets `write` write results to `path`, or says why it cannot; returns an exit status."""
+    try:
+        write(path)
+    except (OSError, ValueError) as error:  # disk and folder may have changed since they were checked
+        reason = getattr(error, "strerror", None) or error
+        print(f"The results could not be written to {path!r}: {reason}", file=sys.stderr)
+        return FAILED
     return 0
 
 

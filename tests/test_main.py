@@ -15,6 +15,8 @@ from keras_mixers.__main__ import COMMANDS, main
 from keras_mixers.models import PRESETS
 from keras_mixers.profiling import profile
 from keras_mixers.profiling.benchmark import paper_protocol
+from keras_mixers.profiling.machine import describe_machine
+from keras_mixers.profiling.report import Report, Result
 
 ROOT = Path(__file__).parents[1]
 
@@ -109,13 +111,14 @@ def test_refuses_wrong_usage(capsys, arguments, message):
 
 def test_benchmarks(capsys, tmp_path):
     files = {"--csv": tmp_path / "results.csv", "--json": tmp_path / "results.json"}
-    arguments = "--models convmixer_128_4_p1_k8 --against keras --modes inference --batch 2 --image-size 4".split()
+    # Of odd kernel: PyTorch warns of even ones, on stderr.
+    arguments = "--models convmixer_256_8_p2_k3 --against keras --modes inference --batch 2 --image-size 4".split()
     arguments += [text for option, path in files.items() for text in (option, str(path))]
     status, out = run(capsys, "benchmark", *arguments, "--repetitions", "2")
     assert status == 0
     assert f"keras {keras.__version__} on {keras.backend.backend()}" in out.splitlines()[0]
-    rows = [line.split()[:5] for line in out.splitlines() if line.startswith("convmixer_128_4_p1_k8")]
-    assert rows[:2] == [["convmixer_128_4_p1_k8", "4", "inference", "2", name] for name in ("ours", "keras")]
+    rows = [line.split()[:5] for line in out.splitlines() if line.startswith("convmixer_256_8_p2_k3")]
+    assert rows[:2] == [["convmixer_256_8_p2_k3", "4", "inference", "2", name] for name in ("ours", "keras")]
     assert len(files["--csv"].read_text().splitlines()) == 3
     assert len(json.loads(files["--json"].read_text())["results"]) == 2
 
@@ -137,6 +140,37 @@ def test_hands_its_arguments_to_the_benchmark(monkeypatch, capsys, arguments, se
     assert positional == (["convmixer_256_8_p2_k5", "splitmixer_i_256_8"], ["torch"])
     others = {"image_size": None, "modes": ("inference", "training"), "repetitions": 7, "memory": True}
     assert named == {**others, **settings}
+
+
+@pytest.fixture
+def report(monkeypatch):
+    """What a benchmark that takes no time returns."""
+    result = Result(keras.backend.backend(), "zzz", "ours", "inference", 64, 32, "float32", 10.0, 9.0, 11.0, 1.0)
+    report = Report(describe_machine(), (result,))
+    monkeypatch.setattr(command_line, "benchmark", lambda *args, **kwargs: report)
+    return report
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no /dev/full, a disk without space")
+@pytest.mark.parametrize(("full", "other"), [("--csv", "--json"), ("--json", "--csv")])
+def test_a_full_disk_does_not_lose_the_report(capsys, tmp_path, report, full, other):
+    assert main(["benchmark", full, "/dev/full", other, str(tmp_path / "results")]) == 1
+    captured = capsys.readouterr()
+    assert captured.out == f"{report}\n"
+    assert captured.err == "The results could not be written to '/dev/full': No space left on device\n"
+    assert "zzz" in (tmp_path / "results").read_text()
+
+
+@pytest.mark.parametrize("option", ["--csv", "--json"])
+def test_a_folder_removed_meanwhile_does_not_lose_the_report(monkeypatch, capsys, tmp_path, report, option):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    monkeypatch.setattr(command_line, "benchmark", lambda *args, **kwargs: folder.rmdir() or report)
+    assert main(["benchmark", option, str(folder / "results")]) == 1
+    captured = capsys.readouterr()
+    assert captured.out == f"{report}\n"
+    assert captured.err.startswith(f"The results could not be written to {str(folder / 'results')!r}: ")
+    assert captured.err.count("\n") == 1
 
 
 def test_helps(capsys):
