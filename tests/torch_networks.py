@@ -229,6 +229,11 @@ def randomize(network, seed=0):
 ACTIVATIONS = {"gelu": nn.GELU, "relu": nn.ReLU}
 
 
+def layout_of(builder):
+    """Name the layout in which weights of a builder's networks are published or come with their authors' code."""
+    return "timm" if builder == "ConvMixer" else "splitmixer"
+
+
 def counterpart(builder, arguments, layout):
     """Make the PyTorch network that the builder of this name gives with these arguments, in a layout."""
     arguments = {"activation": "gelu", **arguments}

@@ -8,43 +8,35 @@ import numpy as np
 import pytest
 import torch
 import torch_networks
+from small_networks import arguments_of, for_every_builder
+from torch_networks import layout_of
 
 import keras_mixers
 
-SHARED = {"dim": 72, "kernel_size": 5, "patch_size": 2, "num_classes": 40}
-BUILDERS = {
-    "ConvMixer": {"depth": 2},
-    "SplitMixerI": {"blocks": 2},
-    "SplitMixerII": {"blocks": 2, "segments": 2},
-    "SplitMixerIII": {"blocks": 2, "segments": 2},
-    "SplitMixerIV": {"blocks": 2, "segments": 2},
-    "SplitMixerV": {"blocks": 2},
-    "StrideMixer": {"blocks": 2, "channel_kernel_size": 36, "channel_stride": 36},
-}
 SEEDS = range(8)  # the smallest tensors, of 36 numbers, become samples of 288
 
-for_every_builder = pytest.mark.parametrize("builder", BUILDERS)
 
-
-def layout(builder):
-    return "timm" if builder == "ConvMixer" else "splitmixer"
+def wide(builder):
+    """Give arguments that leave no tensor with fewer numbers than that."""
+    windows = {"channel_kernel_size": 36, "channel_stride": 36} if builder == "StrideMixer" else {}
+    return arguments_of(builder, dim=180, kernel_size=5, num_classes=40, **windows)
 
 
 def keras_model(builder, seed, **options):
     keras.utils.set_random_seed(seed)
-    return getattr(keras_mixers, builder)(**SHARED, **BUILDERS[builder], **options)
+    return getattr(keras_mixers, builder)(**wide(builder), **options)
 
 
 def keras_states(builder, **options):
     models = [keras_model(builder, seed, **options) for seed in SEEDS]
-    return [keras_mixers.to_torch_state_dict(model, layout(builder)) for model in models]
+    return [keras_mixers.to_torch_state_dict(model, layout_of(builder)) for model in models]
 
 
 def torch_states(builder):
     states = []
     for seed in SEEDS:
         torch.manual_seed(1000 + seed)
-        network = torch_networks.counterpart(builder, {**SHARED, **BUILDERS[builder]}, layout(builder))
+        network = torch_networks.counterpart(builder, wide(builder), layout_of(builder))
         states.append(network.state_dict())
     return states
 
@@ -105,14 +97,14 @@ def test_the_same_checks_reject_every_kernel_and_bias_of_kerass_defaults(builder
 
 @pytest.mark.parametrize("factor", [0.95, 1.05])
 def test_the_same_checks_reject_a_bound_that_is_5_percent_off(factor, rng):
-    samples = rng.uniform(-1, 1, (2, 72 * 36 * len(SEEDS)))
+    samples = rng.uniform(-1, 1, (2, 180 * 36 * len(SEEDS)))
     assert differences(samples[0], samples[1], 1.0) == []
     assert "standard deviation" in differences(factor * samples[0], samples[1], 1.0)
 
 
 @for_every_builder
 def test_every_norm_starts_as_in_pytorch_exactly(builder):
-    state = keras_mixers.to_torch_state_dict(keras_model(builder, 0), layout(builder))
+    state = keras_mixers.to_torch_state_dict(keras_model(builder, 0), layout_of(builder))
     expected = torch_states(builder)[0]
     assert norm_tensors(expected) == norm_tensors(state)
     for name in norm_tensors(expected):
@@ -124,7 +116,7 @@ def test_no_two_tensors_start_alike_not_even_up_to_a_factor(builder):
     model = keras_model(builder, 0)
     drawn = {w.path: np.ravel(value) for w, value in zip(model.weights, model.get_weights(), strict=True)}
     drawn = {path: value for path, value in drawn.items() if np.unique(value).size > 1}
-    state = keras_mixers.to_torch_state_dict(model, layout(builder))
+    state = keras_mixers.to_torch_state_dict(model, layout_of(builder))
     assert sum(map(len, drawn.values())) == sum(state[name].numel() for name in state.keys() - norm_tensors(state))
     beginnings = {path: value[1:5] / value[0] for path, value in drawn.items()}
     for (a, first), (b, second) in itertools.combinations(beginnings.items(), 2):

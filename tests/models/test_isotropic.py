@@ -7,24 +7,10 @@ import sys
 import keras
 import numpy as np
 import pytest
+from small_networks import BUILDERS, for_every_builder, small
 
 import keras_mixers
 from keras_mixers import layers
-
-SMALL = {"dim": 12, "kernel_size": 3, "patch_size": 2, "num_classes": 5}
-BUILDERS = {
-    "ConvMixer": {"depth": 2},
-    "SplitMixerI": {"blocks": 2},
-    "SplitMixerII": {"blocks": 2, "segments": 3},
-    "SplitMixerIII": {"blocks": 2, "segments": 3},
-    "SplitMixerIV": {"blocks": 2, "segments": 5},
-    "SplitMixerV": {"blocks": 2, "ratio": 3 / 5},
-    "StrideMixer": {"blocks": 2, "channel_kernel_size": 6, "channel_stride": 2},
-}
-
-
-def small(builder="SplitMixerI", **options):
-    return getattr(keras_mixers, builder)(**{**SMALL, **BUILDERS[builder], "data_format": "channels_last", **options})
 
 
 def isotropic(spatial, channel, **options):
@@ -48,14 +34,14 @@ def images(rng):
     return rng.standard_normal((2, 8, 10, 3)).astype("float32")
 
 
-@pytest.mark.parametrize("builder", BUILDERS)
+@for_every_builder
 def test_a_block_is_two_layers(builder):
     names = [layer.name for layer in small(builder).layers]
     blocks = [f"block_{i}_{kind}" for i in range(2) for kind in ("spatial", "channel")]
     assert names == ["image", "patch_embed", *blocks, "pool", "head"]
 
 
-@pytest.mark.parametrize("builder", BUILDERS)
+@for_every_builder
 def test_is_the_same_in_both_data_formats(builder, images, randomize):
     last, first = small(builder), small(builder, data_format="channels_first")
     randomize(last)
@@ -63,7 +49,7 @@ def test_is_the_same_in_both_data_formats(builder, images, randomize):
     np.testing.assert_allclose(output(last, images), output(first, images.transpose(0, 3, 1, 2)), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("builder", BUILDERS)
+@for_every_builder
 def test_is_the_same_after_a_keras_file_to_the_bit(builder, images, randomize, tmp_path):
     model = small(builder)
     randomize(model)

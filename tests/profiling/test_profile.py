@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import pytest
 import reference_counts
+from small_networks import BUILDERS, for_every_builder, small
 
 import keras_mixers
 from keras_mixers import layers
@@ -214,25 +215,14 @@ def test_what_acts_in_training_only_costs_nothing():
     assert (dropout.name, dropout.macs, dropout.params) == ("head_dropout", 0, 0)
 
 
-BUILDERS = {
-    "ConvMixer": {"depth": 2},
-    "SplitMixerI": {"blocks": 2, "ratio": 0.6},
-    "SplitMixerII": {"blocks": 2, "segments": 5},
-    "SplitMixerIII": {"blocks": 2, "segments": 3},
-    "SplitMixerIV": {"blocks": 2, "segments": 5},
-    "SplitMixerV": {"blocks": 2},
-    "StrideMixer": {"blocks": 2, "channel_kernel_size": 6, "channel_stride": 2},
-}
+def uneven(builder, **options):
+    """Make a network that pads kernels on one side more than on the other, and whose patches leave pixels over."""
+    return small(builder, **{"kernel_size": 4, "patch_size": 3, **options})
 
 
-def small(builder, **options):
-    arguments = {"dim": H, "kernel_size": 4, "patch_size": 3, "num_classes": CLASSES, **BUILDERS[builder], **options}
-    return getattr(keras_mixers, builder)(**arguments)
-
-
-@pytest.mark.parametrize("builder", BUILDERS)
+@for_every_builder
 def test_both_data_formats_cost_the_same(builder):
-    last, first = (without_values(small, builder, data_format=f"channels_{order}") for order in ("last", "first"))
+    last, first = (without_values(uneven, builder, data_format=f"channels_{order}") for order in ("last", "first"))
     found, mirrored = profile(last, (11, 16, 3)), profile(first, (3, 11, 16))
     image, transposed, *layers = mirrored.layers
     assert image.output_shape == (3, 11, 16)
@@ -245,11 +235,11 @@ def other_mixers(**arguments):
 
 
 MULTIPLIED = {
-    **{builder: (lambda builder=builder: small(builder, **LAST)) for builder in BUILDERS},
-    "ConvMixer, odd k": lambda: small("ConvMixer", kernel_size=5, patch_size=2, **LAST),
-    "overlapping patches": lambda: small("SplitMixerI", patch_size=4, patch_stride=3, **LAST),
-    "layer norm": lambda: small("SplitMixerI", normalization="layer", **LAST),
-    "no norm": lambda: small("SplitMixerI", normalization=None, activation="relu", **LAST),
+    **{builder: (lambda builder=builder: uneven(builder)) for builder in BUILDERS},
+    "ConvMixer, odd k": lambda: uneven("ConvMixer", kernel_size=5, patch_size=2),
+    "overlapping patches": lambda: uneven("SplitMixerI", patch_size=4, patch_stride=3),
+    "layer norm": lambda: uneven("SplitMixerI", normalization="layer"),
+    "no norm": lambda: uneven("SplitMixerI", normalization=None, activation="relu"),
     "three overlapping segments": lambda: other_mixers(segments=3, ratio=0.5),
     "shared overlapping segments": lambda: other_mixers(segments=2, ratio=0.7, shared=True),
     "one shared segment a block": lambda: other_mixers(segments=3, block=2, shared=True),
@@ -277,7 +267,7 @@ def test_counts_what_the_reference_multiplies_in_padded_patches(rng, monkeypatch
 
 
 def test_takes_the_models_own_size():
-    free, fixed = small("SplitMixerI", **LAST), small("SplitMixerI", input_shape=(11, 16, 3), **LAST)
+    free, fixed = uneven("SplitMixerI"), uneven("SplitMixerI", input_shape=(11, 16, 3))
     assert profile(fixed) == profile(fixed, (11, 16, 3)) == profile(fixed, [11, 16, 3]) == profile(free, (11, 16, 3))
     assert profile(free, tuple(np.array([11, 16, 3]))).layers[0].output_shape == (11, 16, 3)
 
@@ -332,7 +322,7 @@ def test_prints_a_table():
 
 
 def test_a_profile_cannot_be_changed():
-    found = profile(small("ConvMixer", **LAST), (9, 9, 3))
+    found = profile(uneven("ConvMixer"), (9, 9, 3))
     assert isinstance(found, Profile)
     with pytest.raises(dataclasses.FrozenInstanceError):
         found.layers = ()
@@ -369,29 +359,29 @@ def refusal(model, *arguments):
     ],
 )
 def test_refuses_shapes_that_the_model_does_not_take(shape):
-    message = refusal(small("ConvMixer", **LAST), shape)
+    message = refusal(uneven("ConvMixer"), shape)
     assert message.startswith("input_shape must fit the model's own, (None, None, 3), got input_shape=" + repr(shape))
     assert message.endswith("give a whole number of at least 1 for each None.")
 
 
 def test_refuses_channels_last_for_channels_first():
-    message = refusal(small("ConvMixer", data_format="channels_first"), (9, 9, 3))
+    message = refusal(uneven("ConvMixer", data_format="channels_first"), (9, 9, 3))
     assert "(3, None, None), got input_shape=(9, 9, 3)" in message
 
 
 def test_refuses_other_sizes_than_the_models_fixed_one():
-    message = refusal(small("ConvMixer", input_shape=(9, 12, 3), **LAST), (12, 9, 3))
+    message = refusal(uneven("ConvMixer", input_shape=(9, 12, 3)), (12, 9, 3))
     assert "own, (9, 12, 3), got input_shape=(12, 9, 3); build the model with the size" in message
 
 
 def test_refuses_to_guess_a_size():
-    message = refusal(small("ConvMixer", **LAST))
+    message = refusal(uneven("ConvMixer"))
     assert "input_shape must be given" in message
     assert "got input_shape=None for (None, None, 3)" in message
 
 
 def test_refuses_images_smaller_than_a_patch():
-    message = refusal(small("ConvMixer", **LAST), (9, 2, 3))
+    message = refusal(uneven("ConvMixer"), (9, 2, 3))
     assert "got input_shape=(9, 2, 3), which 'patch_embed' refuses: " in message
     assert "got 2 pixels with patch_size=3" in message
 

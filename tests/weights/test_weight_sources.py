@@ -8,27 +8,14 @@ import pytest
 import torch
 import torch_networks
 from safetensors.torch import save, save_file
+from small_networks import for_every_builder, small
 from stand_in_hub import StandInHub
 
 import keras_mixers
 
-SIZES = {"dim": 12, "kernel_size": 3, "patch_size": 2, "num_classes": 5, "data_format": "channels_last"}
-BUILDERS = {
-    "ConvMixer": {"depth": 2},
-    "SplitMixerI": {"blocks": 2},
-    "SplitMixerII": {"blocks": 2, "segments": 3},
-    "SplitMixerIII": {"blocks": 2, "segments": 3},
-    "SplitMixerIV": {"blocks": 2, "segments": 5},
-    "SplitMixerV": {"blocks": 2, "ratio": 3 / 5},
-    "StrideMixer": {"blocks": 2, "channel_kernel_size": 6, "channel_stride": 2},
-}
 FILES = ("m.weights.h5", "m.keras", "m.safetensors", "m.pth")
 # What the table calls convmixer_768_32, small.
 PRESET = {"dim": 12, "depth": 2, "kernel_size": 3, "patch_size": 2}
-
-
-def small(builder="SplitMixerI", **options):
-    return getattr(keras_mixers, builder)(**{**SIZES, **BUILDERS[builder], **options})
 
 
 def same(model, other, but=()):
@@ -50,14 +37,14 @@ def saved(tmp_path, randomize):
         if name.endswith((".keras", ".h5")):
             (model.save if name.endswith(".keras") else model.save_weights)(path)
         else:
-            state = keras_mixers.to_torch_state_dict(model, "timm" if builder == "ConvMixer" else "splitmixer")
+            state = keras_mixers.to_torch_state_dict(model, torch_networks.layout_of(builder))
             (save_file if name.endswith(".safetensors") else torch.save)(state, path)
         return model, path
 
     return saved
 
 
-@pytest.mark.parametrize("builder", BUILDERS)
+@for_every_builder
 @pytest.mark.parametrize("name", FILES)
 def test_every_builder_loads_every_kind_of_file(builder, name, saved):
     model, path = saved(name, builder)
