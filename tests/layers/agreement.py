@@ -2,8 +2,11 @@
 
 import keras
 import numpy as np
+import pytest
 
 TOLERANCE = {"rtol": 1e-5, "atol": 1e-5}
+
+both_formats = pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
 
 BATCH_STATISTICS = ("moving_mean", "moving_variance")
 
@@ -50,6 +53,16 @@ def assert_agrees(layer, x, expected, norms):
             assert found.keys() == expected_norm.keys()
             for name in found:
                 np.testing.assert_allclose(found[name], expected_norm[name], **TOLERANCE, err_msg=name)
+
+
+def assert_equals_reference(function, layer, x, randomize, **options):
+    """Compare a layer of one kernel, one bias and one norm, given random weights, with a function of the reference."""
+    randomize(built(layer, x.shape))
+    kernel, bias = map(array, layer.weights[:2])
+    norm = norm_of(layer.norm)
+    assert_agrees(
+        layer, x, lambda training: function(x, kernel, bias, norm, training=training, **options), [layer.norm]
+    )
 
 
 def weight_gradients(layer, x, upstream):

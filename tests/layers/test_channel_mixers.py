@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import reference
-from agreement import TOLERANCE, array, assert_agrees, built, norm_of, run
+from agreement import TOLERANCE, array, assert_agrees, assert_equals_reference, both_formats, built, norm_of, run
 
 from keras_mixers.layers import (
     ChannelMixer,
@@ -29,7 +29,6 @@ OPTIONS = [
 
 PLAIN = {"activation": None, "normalization": None}
 
-both_formats = pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
 other_options = pytest.mark.parametrize("options", OPTIONS, ids=str)
 
 
@@ -38,17 +37,6 @@ def count(layer, dim):
 
 
 # Equal to the reference
-
-
-def assert_full_equals_reference(layer, x, randomize, **options):
-    randomize(built(layer, x.shape))
-    kernel, bias, norm = array(layer.pointwise.kernel), array(layer.pointwise.bias), norm_of(layer.norm)
-    assert_agrees(
-        layer,
-        x,
-        lambda training: reference.channel_mixer(x, kernel, bias, norm, training=training, **options),
-        [layer.norm],
-    )
 
 
 def assert_split_equals_reference(layer, x, randomize, *, shared=False, **options):
@@ -66,22 +54,11 @@ def assert_split_equals_reference(layer, x, randomize, *, shared=False, **option
     )
 
 
-def assert_stride_equals_reference(layer, x, randomize, **options):
-    randomize(built(layer, x.shape))
-    kernel, bias, norm = array(layer.pointwise.kernel), array(layer.pointwise.bias), norm_of(layer.norm)
-    assert_agrees(
-        layer,
-        x,
-        lambda training: reference.channel_stride_mixer(x, kernel, bias, norm, training=training, **options),
-        [layer.norm],
-    )
-
-
 @both_formats
 @pytest.mark.parametrize("options", [{}, *OPTIONS], ids=str)
 def test_full_mixer_equals_reference(options, data_format, rng, randomize):
     layer = ChannelMixer(data_format=data_format, **options)
-    assert_full_equals_reference(layer, rng.normal(size=SHAPE), randomize, **options)
+    assert_equals_reference(reference.channel_mixer, layer, rng.normal(size=SHAPE), randomize, **options)
 
 
 RULES = [
@@ -163,14 +140,18 @@ STRIDES = [
 @pytest.mark.parametrize("sizes", STRIDES, ids=str)
 def test_stride_mixer_equals_reference(sizes, data_format, rng, randomize):
     layer = ChannelStrideMixer(data_format=data_format, **sizes)
-    assert_stride_equals_reference(layer, rng.normal(size=SHAPE), randomize, stride=sizes["stride"])
+    assert_equals_reference(
+        reference.channel_stride_mixer, layer, rng.normal(size=SHAPE), randomize, stride=sizes["stride"]
+    )
 
 
 @both_formats
 @other_options
 def test_stride_mixer_equals_reference_with_other_options(options, data_format, rng, randomize):
     layer = ChannelStrideMixer(6, stride=2, data_format=data_format, **options)
-    assert_stride_equals_reference(layer, rng.normal(size=SHAPE), randomize, stride=2, **options)
+    assert_equals_reference(
+        reference.channel_stride_mixer, layer, rng.normal(size=SHAPE), randomize, stride=2, **options
+    )
 
 
 # Segments

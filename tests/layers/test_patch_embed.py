@@ -2,25 +2,14 @@ import keras
 import numpy as np
 import pytest
 import reference
-from agreement import array, assert_agrees, built, norm_of
+from agreement import array, assert_equals_reference, both_formats, built
 
 from keras_mixers.layers import PatchEmbed
 
 IMAGE = (2, 13, 10, 3)
 
 
-def assert_equals_reference(layer, image, randomize, **options):
-    randomize(built(layer, image.shape))
-    kernel, bias, norm = array(layer.convolution.kernel), array(layer.convolution.bias), norm_of(layer.norm)
-    assert_agrees(
-        layer,
-        image,
-        lambda training: reference.patch_embed(image, kernel, bias, norm, training=training, **options),
-        [layer.norm],
-    )
-
-
-@pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
+@both_formats
 @pytest.mark.parametrize(
     ("patch_size", "stride", "padding"),
     [
@@ -36,7 +25,9 @@ def assert_equals_reference(layer, image, randomize, **options):
 )
 def test_equals_reference(patch_size, stride, padding, data_format, rng, randomize):
     layer = PatchEmbed(6, patch_size, stride=stride, padding=padding, data_format=data_format)
-    assert_equals_reference(layer, rng.normal(size=IMAGE), randomize, stride=stride, padding=padding)
+    assert_equals_reference(
+        reference.patch_embed, layer, rng.normal(size=IMAGE), randomize, stride=stride, padding=padding
+    )
 
 
 @pytest.mark.parametrize(
@@ -44,10 +35,10 @@ def test_equals_reference(patch_size, stride, padding, data_format, rng, randomi
     [{"activation": "relu"}, {"activation": None}, {"normalization": "layer"}, {"normalization": None}],
     ids=str,
 )
-@pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
+@both_formats
 def test_equals_reference_with_other_activations_and_norms(options, data_format, rng, randomize):
     layer = PatchEmbed(6, 4, data_format=data_format, **options)
-    assert_equals_reference(layer, rng.normal(size=IMAGE), randomize, stride=4, **options)
+    assert_equals_reference(reference.patch_embed, layer, rng.normal(size=IMAGE), randomize, stride=4, **options)
 
 
 def test_patches_do_not_overlap_unless_asked():
@@ -62,7 +53,7 @@ def test_computed_shape_is_the_shape_of_the_output_where_patches_do_not_fit(patc
     assert layer.compute_output_shape(IMAGE) == layer(np.zeros(IMAGE, "float32")).shape
 
 
-@pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
+@both_formats
 def test_kernel_has_the_same_shape_in_both_formats(data_format):
     layer = built(PatchEmbed(6, 4, data_format=data_format), (None, 32, 32, 3))
     assert layer.convolution.kernel.shape == (4, 4, 3, 6)

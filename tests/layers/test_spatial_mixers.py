@@ -2,7 +2,7 @@ import keras
 import numpy as np
 import pytest
 import reference
-from agreement import array, assert_agrees, built, norm_of, run
+from agreement import array, assert_agrees, assert_equals_reference, both_formats, built, norm_of, run
 
 from keras_mixers.layers import SpatialMixer1D, SpatialMixer2D
 
@@ -16,19 +16,7 @@ OPTIONS = [
     {"residual": False},
 ]
 
-both_formats = pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
 kernel_sizes = pytest.mark.parametrize("kernel_size", [1, 3, 4, 5, 8])
-
-
-def assert_2d_equals_reference(layer, x, randomize, **options):
-    randomize(built(layer, x.shape))
-    kernel, bias, norm = array(layer.convolution.kernel), array(layer.convolution.bias), norm_of(layer.norm)
-    assert_agrees(
-        layer,
-        x,
-        lambda training: reference.spatial_mixer_2d(x, kernel, bias, norm, training=training, **options),
-        [layer.norm],
-    )
 
 
 def assert_1d_equals_reference(layer, x, randomize, **options):
@@ -49,7 +37,8 @@ def assert_1d_equals_reference(layer, x, randomize, **options):
 @both_formats
 @kernel_sizes
 def test_2d_equals_reference(kernel_size, data_format, rng, randomize):
-    assert_2d_equals_reference(SpatialMixer2D(kernel_size, data_format=data_format), rng.normal(size=SHAPE), randomize)
+    layer = SpatialMixer2D(kernel_size, data_format=data_format)
+    assert_equals_reference(reference.spatial_mixer_2d, layer, rng.normal(size=SHAPE), randomize)
 
 
 @both_formats
@@ -62,7 +51,7 @@ def test_1d_equals_reference(kernel_size, data_format, rng, randomize):
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 def test_2d_equals_reference_with_other_options(options, data_format, rng, randomize):
     layer = SpatialMixer2D(5, data_format=data_format, **options)
-    assert_2d_equals_reference(layer, rng.normal(size=SHAPE), randomize, **options)
+    assert_equals_reference(reference.spatial_mixer_2d, layer, rng.normal(size=SHAPE), randomize, **options)
 
 
 @both_formats
