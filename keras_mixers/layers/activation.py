@@ -7,6 +7,7 @@ import keras
 from keras import ops
 
 from keras_mixers.layers.device import device
+from keras_mixers.layers.in_place import in_place
 
 
 def fastest(activation: Callable) -> Callable:
@@ -31,7 +32,6 @@ def gelu(x: Any) -> Any:
 
 
 def _gelu_on_torch(x: Any) -> Any:
-    """In place where no gradients are recorded: for the system, to provide memory takes as long as a GELU."""
     import torch
 
-    return torch.nn.functional.gelu(x) if torch.is_grad_enabled() else torch.ops.aten.gelu_(x)
+    return torch.ops.aten.gelu_(x) if in_place() else torch.nn.functional.gelu(x)

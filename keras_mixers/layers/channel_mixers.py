@@ -1,12 +1,13 @@
 """Channels are mixed: all at once in ConvMixer (Eq. 3), segment by segment in SplitMixer (Eq. 4, Section 2.2)."""
 
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import Any
 
 import keras
 from keras import ops
 
 from keras_mixers.layers.bias import add_bias
+from keras_mixers.layers.in_place import in_place
 from keras_mixers.layers.mixing_layer import MixingLayer
 from keras_mixers.layers.validation import check_block, check_positive_int, check_ratio
 
@@ -31,6 +32,13 @@ class PointwiseConvolution(keras.layers.Dense):
             *positions, channels = ops.shape(x)
             return ops.reshape(self._multiply(ops.reshape(x, (-1, channels))), (*positions, self.units))
         return add_bias(ops.einsum("bihw,io->bohw", x, self.kernel), self.bias, self.data_format)
+
+    def write(self, x: Any, target: Any) -> None:
+        """Computes the convolution of `x` into `target`, on PyTorch; both may be slices of wider feature maps."""
+        import torch
+
+        bias, kernel = ops.convert_to_tensor(self.bias), ops.convert_to_tensor(self.kernel)
+        torch.addmm(bias, x.reshape(-1, x.shape[-1]), kernel, out=target.view(-1, self.units))
 
     def _multiply(self, matrix: Any) -> Any:
         if keras.backend.backend() != "torch":
@@ -66,6 +74,22 @@ class PointwiseMixer(MixingLayer):
     def join(self, parts: list[Any]) -> Any:
         return ops.concatenate(parts, axis=self.channel_axis) if len(parts) > 1 else parts[0]
 
+    def mix_spans(self, x: Any, convolutions: dict[Span, PointwiseConvolution]) -> Any:
+        """Convolves the channels of some spans, which lie in order, and leaves the others as they are."""
+        bounds = sorted({0, x.shape[self.channel_axis], *chain(*convolutions)})
+        spans = list(pairwise(bounds))
+        parts = zip(spans, self.split(x, *bounds[1:-1]), strict=True)
+        if not (in_place() and self.data_format == "channels_last"):
+            return self.join([convolutions[span](part) if span in convolutions else part for span, part in parts])
+        mixed = x.new_empty(x.shape)
+        for (start, stop), part in parts:
+            target = mixed[..., start:stop]
+            if (start, stop) in convolutions:
+                convolutions[start, stop].write(part, target)
+            else:
+                target.copy_(part)
+        return mixed
+
     def interleave(self, x: Any, groups: int) -> Any:
         """Channel shuffle: moves channel c of group g to place c * groups + g."""
         channels = x.shape[self.channel_axis]
@@ -80,8 +104,8 @@ class PointwiseMixer(MixingLayer):
     def mix_channels(self, x: Any) -> Any:
         raise NotImplementedError
 
-    def mix(self, x: Any, training: bool | None) -> Any:
-        return self.finish(self.mix_channels(x), self.norm, training)
+    def mix(self, x: Any, training: bool | None) -> tuple[Any, Any]:
+        return self.mix_channels(x), self.norm
 
 
 @keras.saving.register_keras_serializable(package="keras_mixers")
@@ -217,20 +241,11 @@ class ChannelSplitMixer(PointwiseMixer):
 
     def mix_channels(self, x: Any) -> Any:
         convolutions = self.pointwise * len(self.mixed_spans) if self.shared else self.pointwise
-        if self.block is None and self.ratio is None:
-            # All channels, each in one segment: cut once, join once.
-            segments = self.split(x, *(stop for _, stop in self.spans))
-            x = self.join([convolution(segment) for convolution, segment in zip(convolutions, segments, strict=True)])
-        else:
-            for convolution, (start, stop) in zip(convolutions, self.mixed_spans, strict=True):
-                x = self._mix_span(x, start, stop, convolution)
+        mixed = list(zip(self.mixed_spans, convolutions, strict=True))
+        # Segments that overlap are mixed one after the other; others at once.
+        for group in [mixed] if self.ratio is None else [[one] for one in mixed]:
+            x = self.mix_spans(x, dict(group))
         return self.interleave(x, self.segments) if self.shuffle else x
-
-    def _mix_span(self, x: Any, start: int, stop: int, convolution: PointwiseConvolution) -> Any:
-        parts = self.split(x, start, stop)
-        mixed = 1 if start else 0
-        parts[mixed] = convolution(parts[mixed])
-        return self.join(parts)
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), **{name: getattr(self, name) for name in self.arguments}}

@@ -36,7 +36,8 @@ def compiled_gelu(x: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], Any]]:
 
 
 @tf.function(jit_compile=True)
-def gelu_and_norm(x: tf.Tensor, scale: tf.Tensor, shift: tf.Tensor) -> tf.Tensor:
-    """Returns `scale * gelu(x) + shift`, a GELU and a batch norm in inference, in one pass."""
+def gelu_norm_and_residual(x: tf.Tensor, scale: tf.Tensor, shift: tf.Tensor, residual: tf.Tensor | None) -> tf.Tensor:
+    """Returns `scale * gelu(x) + shift + residual`: a GELU, a batch norm in inference and a sum, in one pass."""
     wide = _wide(x)
-    return tf.cast(scale * (0.5 * wide * (1 + tf.math.erf(0.5**0.5 * wide))) + shift, x.dtype)
+    z = tf.cast(scale * (0.5 * wide * (1 + tf.math.erf(0.5**0.5 * wide))) + shift, x.dtype)
+    return z if residual is None else z + residual

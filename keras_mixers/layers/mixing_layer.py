@@ -11,6 +11,7 @@ import keras
 from keras import ops
 
 from keras_mixers.layers.activation import compiles_gelu, fastest
+from keras_mixers.layers.in_place import in_place
 from keras_mixers.layers.normalization import BatchNormalization, ChannelNormalization
 from keras_mixers.layers.validation import (
     check_activation,
@@ -95,14 +96,23 @@ class PostNormLayer(keras.layers.Layer):
         norm.build(tuple(shape))
         return norm
 
-    def finish(self, x: Any, norm: keras.layers.Layer | None, training: bool | None) -> Any:
-        """Computes `N(σ{x})`."""
-        if compiles_gelu(self.activation) and isinstance(norm, BatchNormalization) and norm.in_one_product(training):
-            from keras_mixers.layers.gelu_on_tensorflow import gelu_and_norm
+    def finish(
+        self, x: Any, norm: keras.layers.Layer | None, training: bool | None, residual: Any | None = None
+    ) -> Any:
+        """Computes `N(σ{x})`, or `N(σ{x}) + residual`, and may overwrite x."""
+        scales = isinstance(norm, BatchNormalization) and norm.in_one_product(training)
+        if scales and compiles_gelu(self.activation):
+            from keras_mixers.layers.gelu_on_tensorflow import gelu_norm_and_residual
 
-            return gelu_and_norm(x, *norm.scale_and_shift())
+            return gelu_norm_and_residual(x, *norm.scale_and_shift(), residual)
         x = fastest(self.activation)(x)
-        return x if norm is None else norm(x, training=training)
+        if scales and in_place():
+            x = norm.scale_in_place(x)
+        elif norm is not None:
+            x = norm(x, training=training)
+        if residual is None:
+            return x
+        return x.add_(residual) if in_place() else ops.add(x, residual)
 
     def get_config(self) -> dict[str, Any]:
         return {
@@ -117,7 +127,7 @@ class PostNormLayer(keras.layers.Layer):
 class MixingLayer(PostNormLayer):
     """A layer that keeps the shape of its input and can add it to its output: `z = F(x)` or `z = F(x) + x`.
 
-    Subclasses write F as `mix`.
+    F ends with `N(σ{·})`; subclasses write what comes before as `mix`.
 
     Args:
         residual: whether the input is added to the output.
@@ -144,16 +154,15 @@ class MixingLayer(PostNormLayer):
             else None
         )
 
-    def mix(self, x: Any, training: bool | None) -> Any:
+    def mix(self, x: Any, training: bool | None) -> tuple[Any, keras.layers.Layer | None]:
+        """Returns what the last σ and N are to be applied to, a tensor that nobody else holds, and that N."""
         raise NotImplementedError
 
     def call(self, x: Any, training: bool | None = None) -> Any:
-        z = self.mix(x, training)
-        if not self.residual:
-            return z
-        if self.drop_path is not None:
-            z = self.drop_path(z, training=training)
-        return ops.add(z, x)
+        y, norm = self.mix(x, training)
+        if training and self.drop_path is not None:
+            return ops.add(self.drop_path(self.finish(y, norm, training), training=True), x)
+        return self.finish(y, norm, training, residual=x if self.residual else None)
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         return tuple(input_shape)

@@ -47,6 +47,14 @@ class BatchNormalization(keras.layers.BatchNormalization):
         scale = ops.multiply(self.gamma, ops.rsqrt(ops.add(self.moving_variance, self.epsilon)))
         return scale, ops.subtract(self.beta, ops.multiply(self.moving_mean, scale))
 
+    def scale_in_place(self, x: Any) -> Any:
+        """Computes the norm in inference, on PyTorch, in the place of `x`."""
+        import torch
+
+        mean, variance, gamma, beta = self._numbers()
+        scale = gamma * torch.rsqrt(variance + self.epsilon)
+        return torch.addcmul(beta - mean * scale, x, scale, out=x)
+
     def call(self, x: Any, training: bool | None = None) -> Any:
         training = bool(training and self.trainable)
         if keras.backend.backend() == "torch":
@@ -62,15 +70,16 @@ class BatchNormalization(keras.layers.BatchNormalization):
         values = x.numel() // x.shape[1]
         if training and values == 1:  # which PyTorch refuses
             return super().call(x if self.axis == 1 else x.movedim(1, -1), training=True)
-        mean, variance, gamma, beta = map(
-            ops.convert_to_tensor, (self.moving_mean, self.moving_variance, self.gamma, self.beta)
-        )
+        mean, variance, gamma, beta = self._numbers()
         if training:  # running statistics with a momentum of 1 are those of the batch
             mean, variance = torch.zeros_like(mean), torch.zeros_like(variance)
         y = torch.nn.functional.batch_norm(x, mean, variance, gamma, beta, training, momentum=1.0, eps=self.epsilon)
         if training:
             self._update(mean, variance, values)
         return y if self.axis == 1 else y.movedim(1, -1)
+
+    def _numbers(self) -> list[Any]:
+        return [ops.convert_to_tensor(w) for w in (self.moving_mean, self.moving_variance, self.gamma, self.beta)]
 
     def _call_on_tensorflow(self, x: Any, training: bool) -> Any:
         import tensorflow as tf

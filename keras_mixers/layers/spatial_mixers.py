@@ -67,8 +67,8 @@ class SpatialMixer2D(SpatialMixer):
         self.convolution = self.make_convolution(channels, (self.kernel_size, self.kernel_size), "convolution")
         self.norm = self.make_norm(channels)
 
-    def mix(self, x: Any, training: bool | None) -> Any:
-        return self.finish(self.convolution(x), self.norm, training)
+    def mix(self, x: Any, training: bool | None) -> tuple[Any, Any]:
+        return self.convolution(x), self.norm
 
 
 @keras.saving.register_keras_serializable(package="keras_mixers")
@@ -105,6 +105,6 @@ class SpatialMixer1D(SpatialMixer):
         self.height_convolution = self.make_convolution(channels, (self.kernel_size, 1), "height_convolution")
         self.height_norm = self.make_norm(channels, "height_norm")
 
-    def mix(self, x: Any, training: bool | None) -> Any:
+    def mix(self, x: Any, training: bool | None) -> tuple[Any, Any]:
         x = self.finish(self.width_convolution(x), self.width_norm, training)
-        return self.finish(self.height_convolution(x), self.height_norm, training)
+        return self.height_convolution(x), self.height_norm

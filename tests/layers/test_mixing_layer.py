@@ -314,6 +314,23 @@ def test_leaves_its_input_as_it_is(make, rng, randomize):
         first, second = array(layer(x, training=False)).copy(), array(layer(x, training=False))
     np.testing.assert_array_equal(array(x), before)
     np.testing.assert_array_equal(first, second)
+    np.testing.assert_allclose(first, array(layer(x, training=False)), **TOLERANCE)  # gradients are recorded
+
+
+@for_every_layer
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.skipif(keras.backend.backend() != "torch", reason="only PyTorch records gradients or does not")
+def test_mixed_precision_without_gradients_is_close_to_that_with(make, dtype, rng, randomize):
+    import torch
+
+    layer = randomize(built(make(dtype=f"mixed_{dtype}"), SHAPE))
+    x = rng.normal(size=SHAPE).astype("float32")
+    expected = array(layer(x, training=False).detach().float())
+    with torch.no_grad():
+        y = layer(x, training=False)
+    assert keras.backend.standardize_dtype(y.dtype) == dtype
+    difference = np.linalg.norm(array(y.float()) - expected) / np.linalg.norm(expected)
+    assert difference < {"float16": 4e-3, "bfloat16": 2e-2}[dtype]
 
 
 # Compiled
