@@ -1,7 +1,5 @@
 """A depthwise convolution for XLA on CPUs, which has none that is fast: a sum of shifted images, with its gradient."""
 
-import functools
-
 import jax
 from jax import lax
 from jax import numpy as jnp
@@ -13,9 +11,7 @@ def shifted_products(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
     In mixed precision the products are summed up in float32.
     """
-    rows, columns, _ = kernel.shape
-    padding = [((rows - 1) // 2, rows // 2), ((columns - 1) // 2, columns // 2)]
-    return _materialized(functools.partial(_sum_of_products, padding=padding), x, kernel)
+    return _sum_of_products(_padded(x, _same(kernel)), kernel)
 
 
 def _forward(x, kernel):
@@ -25,14 +21,13 @@ def _forward(x, kernel):
 def _backward(saved, gradient):
     x, kernel = saved
     rows, columns, channels = kernel.shape
-    padding = [((rows - 1) // 2, rows // 2), ((columns - 1) // 2, columns // 2)]
     # For the image it is the convolution of the gradient with the kernel turned around.
-    turned = functools.partial(_sum_of_products, padding=[(after, before) for before, after in padding])
-    for_x = _materialized(turned, gradient, kernel[::-1, ::-1])
+    turned = [(after, before) for before, after in _same(kernel)]
+    for_x = _sum_of_products(_padded(gradient, turned), kernel[::-1, ::-1])
 
     # For the kernel: each position of the image adds its gradient times its surroundings. XLA sums this up in a loop
     # three times faster than it reduces the product of two images, once for each number of the kernel.
-    padded = jnp.pad(x, [(0, 0), *padding, (0, 0)])
+    padded = _padded(x, _same(kernel))
     batch, height, width, _ = x.shape
 
     def add_position(position, total):
@@ -48,21 +43,31 @@ def _backward(saved, gradient):
 shifted_products.defvjp(_forward, _backward)
 
 
-def _sum_of_products(x, kernel, padding):
-    padded = jnp.pad(x, [(0, 0), *padding, (0, 0)])
+def _same(kernel):
+    """The zeros before and behind height and width with which an image keeps its size."""
+    return [((size - 1) // 2, size // 2) for size in kernel.shape[:2]]
+
+
+def _padded(x, padding):
+    return jnp.pad(x, [(0, 0), *padding, (0, 0)])
+
+
+def _sum_of_products(padded, kernel):
+    """Sums up the products of a padded image that lies in memory.
+
+    XLA would otherwise fuse what computes it, such as a GELU, into each of the products, and compute it as many times;
+    with only the padding fused, each product would look whether it lies in the image. What a branch takes is computed
+    before; that the two branches are the same, XLA does not see.
+    """
+    return lax.cond(kernel[0, 0, 0] > 0, _add_products, lambda *operands: _add_products(*operands), padded, kernel)
+
+
+def _add_products(padded, kernel):
+    height, width = (padded.shape[axis] - kernel.shape[axis - 1] + 1 for axis in (1, 2))
     total = 0.0
     for i in range(kernel.shape[0]):
-        rows = lax.slice_in_dim(padded, i, i + x.shape[1], axis=1)
+        rows = lax.slice_in_dim(padded, i, i + height, axis=1)
         for j in range(kernel.shape[1]):
-            shifted = lax.slice_in_dim(rows, j, j + x.shape[2], axis=2)
+            shifted = lax.slice_in_dim(rows, j, j + width, axis=2)
             total = total + shifted.astype("float32") * kernel[i, j].astype("float32")
-    return total.astype(x.dtype)
-
-
-def _materialized(convolve, x, kernel):
-    """Computes `convolve(x, kernel)` from an `x` that lies in memory.
-
-    XLA would otherwise fuse what computes x, such as a GELU, into each of the products, and compute it as many times.
-    What a branch takes is computed before; that the two branches are the same, it does not see.
-    """
-    return lax.cond(kernel[0, 0, 0] > 0, convolve, lambda *operands: convolve(*operands), x, kernel)
+    return total.astype(padded.dtype)
