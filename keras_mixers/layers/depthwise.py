@@ -9,14 +9,17 @@ from keras_mixers.layers.bias import add_bias
 from keras_mixers.layers.device import device
 from keras_mixers.layers.validation import check_choice
 
-# What is fastest where; "native", the backend's own operation, where nothing is said. Measured on two cores: float32,
-# (64, 16, 16, 256), milliseconds forward / backward.
+# What is fastest where; "native", the backend's own operation, where nothing is said. Measured by
+# `python -m keras_mixers.profiling.depthwise` on two cores: float32, (64, 16, 16, 256), milliseconds alone and with
+# both gradients.
 #
-#                     1 x 5         5 x 1         5 x 5
-# jax, native         125 / 122     128 / 419     223 / 508
-# jax, shifted        4 / 10        4 / 10        6 / 22
-# tensorflow, native  1 / 8         2 / 3
-# torch, native       1 / 7         1 / 4         1 / 19
+#                      1 x 5         5 x 1         5 x 5         7 x 7
+# jax, native          144.1 / 402   139.4 / 632   235.6 / 887   602.6 / 2050
+# jax, shifted         7.1 / 26      6.0 / 27      13.2 / 44     20.8 / 91
+# tensorflow, native   3.9 / 15      4.5 / 12      4.8 / 28      6.1 / 56
+# tensorflow, shifted  20.8 / 233    22.2 / 248    92.2 / 954    171.0 / 2216
+# torch, native        2.3 / 11      3.9 / 8       3.7 / 31      5.3 / 44
+# torch, shifted       16.6 / 73     18.8 / 63     55.7 / 360    95.0 / 608
 FASTEST = {("jax", "cpu"): "shifted"}
 
 
