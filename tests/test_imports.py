@@ -15,9 +15,9 @@ ALLOWED = {
     "layers": {"layers"},
     "weights": {"layers", "weights"},
     "models": {"layers", "weights", "models"},
-    "profiling": {"layers", "models", "training", "profiling"},
+    "profiling": {"layers", "models", "training", "profiling", "machine"},
     "data": {"layers", "models", "data"},
-    "training": {"layers", "models", "data", "training"},
+    "training": {"layers", "models", "data", "training", "machine"},
 }
 
 

@@ -12,7 +12,9 @@ from keras_mixers.data.crops import center_crop, random_crop, random_crops
 CACHE_BYTES = 2**30
 
 
-def train_batches(images, batch_size, image_size, *, mean, std, augmentation=None, seed=0, cache=None):
+def train_batches(
+    images, batch_size, image_size, *, mean, std, augmentation=None, seed=0, cache=None, epochs=None, first_batch=0
+):
     """Shuffled, augmented batches; every iteration is another epoch.
 
     Args:
@@ -23,10 +25,11 @@ def train_batches(images, batch_size, image_size, *, mean, std, augmentation=Non
         std: standard deviation of the colours, three numbers in units of 255.
         augmentation: `Augmentation`; none by default.
         seed: integer. The sequence of epochs is a function of it and of `tf.random.set_seed`, if that was called.
+        epochs: `range(start, stop)`: every iteration gives these epochs one after the other, and epoch i is the same
+            wherever the range starts. So a run that is resumed sees what an unbroken one would.
+        first_batch: number of batches of the first of these epochs that are left out.
         cache: whether the decoded images stay in memory as uint8. By default they do if they all have one known size
             and take at most 1 GiB.
-
-    Each `iter(batches)` begins the next epoch: a run that is resumed calls it once for every epoch it has behind it.
 
     Returns:
         `tf.data.Dataset` of normalised float32 images (batch, image_size, image_size, 3) and one-hot float32 labels
@@ -49,10 +52,6 @@ def train_batches(images, batch_size, image_size, *, mean, std, augmentation=Non
     augmentation = augmentation or Augmentation()
     augment = AugmentBatch(augmentation, images.num_classes, mean, std)
     images = _cached(images, cache)
-    buffer = images.shuffle_buffer or images.count
-    shuffled = dataclasses.replace(images, records=images.records.shuffle(buffer, seed, reshuffle_each_iteration=True))
-    # Maps run in parallel, so none may draw from a generator: the pipeline carries stateless seeds.
-    seeds = tf.data.Dataset.random(seed, rerandomize_each_iteration=True).batch(2, drop_remainder=True)
 
     def crop(example, seed):
         image, label = example
@@ -61,18 +60,40 @@ def train_batches(images, batch_size, image_size, *, mean, std, augmentation=Non
     @tf.autograph.experimental.do_not_convert  # It has no Python control flow over tensors; conversion takes seconds.
     def finish(batch, seed):
         pixels, labels = batch
-        crop_seed, augment_seed = tf.unstack(tf.random.split(tf.random.fold_in(seed, 1), 2))
+        crop_seed, augment_seed = tf.unstack(tf.random.split(seed, 2))
         if have_size:
             pixels = random_crops(pixels, augmentation, crop_seed)
         return augment(pixels, labels, augment_seed)
 
     # A crop for each image costs 60 microseconds of small operations, a crop of the batch a tenth of that.
     have_size = _shape(images) == (image_size, image_size, 3) and augmentation.resize in (None, image_size)
-    examples = shuffled.examples
-    if not have_size:
-        examples = tf.data.Dataset.zip(examples, seeds).map(crop, tf.data.AUTOTUNE)
-    batches = tf.data.Dataset.zip(examples.batch(batch_size), seeds)
-    return batches.map(finish, tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
+    buffer = images.shuffle_buffer or images.count
+
+    @tf.autograph.experimental.do_not_convert
+    def one_epoch(epoch):
+        # Maps run in parallel, so none may draw from a generator: the pipeline carries stateless seeds.
+        order_seed, *seeds = tf.unstack(tf.random.split(tf.random.fold_in([seed, 0], epoch), 3))
+        crop_seeds, batch_seeds = (
+            tf.data.Dataset.counter().map(lambda i, seed=seed: tf.random.fold_in(seed, i)) for seed in seeds
+        )
+        records = images.records.shuffle(buffer, tf.cast(order_seed[0], tf.int64), reshuffle_each_iteration=False)
+        examples = dataclasses.replace(images, records=records).examples
+        if not have_size:
+            examples = tf.data.Dataset.zip(examples, crop_seeds).map(crop, tf.data.AUTOTUNE)
+        batches = tf.data.Dataset.zip(examples.batch(batch_size), batch_seeds)
+        batches = batches.skip(tf.where(epoch == start, tf.constant(first_batch, tf.int64), 0))
+        return batches.map(finish, tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
+
+    in_epoch = math.ceil(images.count / batch_size)
+    if epochs is None:
+        # One epoch, whose number every iteration draws anew.
+        start, count = -1, in_epoch
+        numbers = tf.data.Dataset.random(seed, rerandomize_each_iteration=True).take(1)
+    else:
+        start, count = epochs.start, len(epochs) * in_epoch - first_batch
+        numbers = tf.data.Dataset.range(epochs.start, epochs.stop)
+    batches = numbers.flat_map(one_epoch)
+    return batches.apply(tf.data.experimental.assert_cardinality(count)).prefetch(tf.data.AUTOTUNE)
 
 
 def eval_batches(images, batch_size, image_size, *, mean, std, crop_fraction=1.0, interpolation="bicubic", cache=None):

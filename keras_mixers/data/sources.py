@@ -5,6 +5,7 @@ import difflib
 import pathlib
 from collections.abc import Callable
 
+import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
@@ -152,6 +153,61 @@ def load_folder(directory, limit=None):
         (2, ('cat', 'dog'))
     """
     _check_limit(limit)
+    labels, paths, class_names = _files(directory)
+    return _images_of_files(labels, paths, class_names, limit)
+
+
+VALIDATION_FOLDERS = ("val", "validation", "test")
+
+
+def load_folders(directory, validation_part=0.1, seed=0):
+    """Images to train on and images to evaluate, from one folder.
+
+    If the folder has `train` and one of `val`, `validation` and `test`, each with a folder for each class, these are
+    the two. Otherwise it has a folder for each class itself, and a part of each class is set aside.
+
+    Args:
+        directory: the folder.
+        validation_part: share of each class in (0, 1) that is set aside, at least one image.
+        seed: which ones; the same seed sets aside the same images.
+
+    Returns:
+        A dictionary of `Images`: `"train_images"` and `"test_images"`, as `fit` takes them.
+
+    Raises:
+        FileNotFoundError: if there is no such folder.
+        ValueError: if it holds no such folders, a class has fewer than two images, or the part is out of its range.
+    """
+    directory = pathlib.Path(directory)
+    if (directory / "train").is_dir():
+        others = [directory / name for name in VALIDATION_FOLDERS if (directory / name).is_dir()]
+        if not others:
+            raise ValueError(
+                f"{str(directory)!r} has train, but none of {', '.join(VALIDATION_FOLDERS)} beside it; add one, or put "
+                "the class folders of train into the folder itself to have a part set aside."
+            )
+        return {"train_images": load_folder(directory / "train"), "test_images": load_folder(others[0])}
+    if not 0 < validation_part < 1:
+        raise ValueError(f"validation_part must be in (0, 1), got validation_part={validation_part}.")
+    labels, paths, class_names = _files(directory)
+    aside = np.zeros(len(labels), bool)
+    generator = np.random.default_rng(seed)
+    for label, name in enumerate(class_names):
+        (members,) = np.nonzero(np.array(labels) == label)
+        if len(members) < 2:
+            raise ValueError(f"The class {name!r} in {str(directory)!r} needs at least two images, got {len(members)}.")
+        count = min(max(round(validation_part * len(members)), 1), len(members) - 1)
+        aside[generator.permutation(members)[:count]] = True
+
+    def of(chosen):
+        (places,) = np.nonzero(chosen)
+        return _images_of_files([labels[i] for i in places], [paths[i] for i in places], class_names)
+
+    return {"train_images": of(~aside), "test_images": of(aside)}
+
+
+def _files(directory):
+    """The labels and paths of the images of a folder, and the names of its classes."""
     directory = pathlib.Path(directory)
     if not directory.is_dir():
         raise FileNotFoundError(f"The image folder {str(directory)!r} does not exist.")
@@ -169,8 +225,12 @@ def load_folder(directory, limit=None):
             f"reads {' '.join(IMAGE_SUFFIXES)}."
         )
     _, labels, paths = zip(*sorted(turns), strict=True)
+    return labels, paths, tuple(path.name for path in classes)
+
+
+def _images_of_files(labels, paths, class_names, limit=None):
     records = tf.data.Dataset.from_tensor_slices(([*paths], tf.constant(labels, tf.int64)))
-    return Images(*_first(records, len(paths), limit), tuple(path.name for path in classes), decode=_decode_file)
+    return Images(*_first(records, len(paths), limit), class_names, decode=_decode_file)
 
 
 def _is_image(path):

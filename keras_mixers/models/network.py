@@ -1,9 +1,12 @@
 """A functional model of layers that follow one another."""
 
 import inspect
+from dataclasses import asdict
 from typing import Any
 
 import keras
+
+from keras_mixers.models.pixels import Pixels
 
 
 @keras.saving.register_keras_serializable(package="keras_mixers")
@@ -17,7 +20,14 @@ class Network(keras.Model):
         inputs: the input tensor.
         outputs: the output tensor, which layers of one input and one output lead to.
         name: name of the model.
+
+    Attributes:
+        pixels: the images that it takes, None if that is not known. It is saved with the model.
+        class_names: names of its classes, None if they are not known. They are saved with the model.
     """
+
+    pixels: Pixels | None = None
+    class_names: tuple[str, ...] | None = None
 
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
         (x,) = keras.tree.flatten(inputs)
@@ -25,3 +35,22 @@ class Network(keras.Model):
             knows_training = "training" in inspect.signature(layer.call).parameters
             x = layer(x, training=training) if knows_training else layer(x)
         return x
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "pixels": None if self.pixels is None else asdict(self.pixels),
+            "class_names": self.class_names,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> "Network":
+        config = dict(config)
+        pixels, class_names = config.pop("pixels", None), config.pop("class_names", None)
+        model = super().from_config(config, custom_objects)
+        if pixels is not None:
+            lists = {name: tuple(value) for name, value in pixels.items() if isinstance(value, list | tuple)}
+            model.pixels = Pixels(**{**pixels, **lists})
+        if class_names is not None:
+            model.class_names = tuple(class_names)
+        return model

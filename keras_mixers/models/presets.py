@@ -257,7 +257,9 @@ def create_model(name: str, /, *, include_preprocessing: bool = False, **overrid
         overrides["weights"] = preset.weights[weights]
     if include_preprocessing:
         overrides["preprocessing"] = preset.pixels
-    return preset.builder(**{**preset.arguments, "name": name, **overrides})
+    model = preset.builder(**{**preset.arguments, "name": name, **overrides})
+    model.pixels = preset.pixels
+    return model
 
 
 def preprocess_input(

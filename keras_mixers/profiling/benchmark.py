@@ -14,7 +14,7 @@ from typing import Any
 
 from keras_mixers.layers.device import device
 from keras_mixers.layers.validation import check_positive_int
-from keras_mixers.profiling.machine import busy_seconds_of_others, describe_machine, load_of_others
+from keras_mixers.machine import busy_seconds_of_others, describe_machine, load_of_others
 from keras_mixers.profiling.peak_memory import measure_peak_memory
 from keras_mixers.profiling.peers import check_peer
 from keras_mixers.profiling.report import Report, summarize

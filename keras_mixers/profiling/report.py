@@ -10,7 +10,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from keras_mixers.profiling.machine import Machine
+from keras_mixers.machine import Machine
 from keras_mixers.profiling.peers import PEERS
 from keras_mixers.profiling.subjects import OURS
 from keras_mixers.profiling.table import aligned

@@ -1,7 +1,29 @@
-"""What the papers' training runs need beside Keras."""
+"""What the papers' training runs need beside Keras: the optimiser, the schedule, recipes and what carries them out."""
+
+from importlib import import_module
+from typing import Any
 
 from keras_mixers.training.adamw import AdamW
 from keras_mixers.training.history import HistoryWriter
+from keras_mixers.training.memory import keep_memory
 from keras_mixers.training.schedule import TriangularSchedule
 
-__all__ = ["AdamW", "HistoryWriter", "TriangularSchedule"]
+# These import TensorFlow, which feeds the images: only once they are asked for.
+_LATER = {
+    "RECIPES": "recipes",
+    "Recipe": "recipe",
+    "Run": "run",
+    "evaluate_images": "prediction",
+    "find_recipe": "recipes",
+    "fit": "run",
+    "load_trained": "prediction",
+    "predict_images": "prediction",
+}
+
+__all__ = ["AdamW", "HistoryWriter", "TriangularSchedule", "keep_memory", *_LATER]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_LATER[name]}"), name)

@@ -16,6 +16,7 @@ class HistoryWriter(keras.callbacks.Callback):
 
     Args:
         path: the file to write; an earlier one is replaced.
+        first_epoch: number of epochs of an earlier file that are kept, for a run that is resumed.
 
     Example:
         >>> import tempfile, keras, numpy as np
@@ -29,13 +30,21 @@ class HistoryWriter(keras.callbacks.Callback):
 
     COLUMNS = ("epoch", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate", "seconds")
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, first_epoch: int = 0) -> None:
         super().__init__()
         self.path = Path(path)
+        self.first_epoch = first_epoch
+        self.begun = False
 
     def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
+        if self.begun:  # a run of several calls of model.fit
+            return
+        self.begun = True
+        kept = read_history(self.path)[: self.first_epoch] if self.first_epoch else []
         with self.path.open("w", newline="") as file:
-            csv.DictWriter(file, self.COLUMNS).writeheader()
+            writer = csv.DictWriter(file, self.COLUMNS)
+            writer.writeheader()
+            writer.writerows(kept)
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         self.start = time.perf_counter()
@@ -48,11 +57,18 @@ class HistoryWriter(keras.callbacks.Callback):
             csv.DictWriter(file, self.COLUMNS, extrasaction="ignore").writerow(row)
 
 
+def read_history(path: str | Path) -> list[dict[str, float]]:
+    """Returns the rows of a history, each a dictionary of numbers."""
+    with Path(path).open(newline="") as file:
+        rows = [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
+    return [{**row, "epoch": int(row["epoch"])} for row in rows]
+
+
 def last_learning_rate(optimizer: keras.optimizers.Optimizer) -> float:
     """The learning rate of the step that `optimizer` took last."""
     optimizer = getattr(optimizer, "inner_optimizer", optimizer)  # inside float16's loss scaling
-    schedule = optimizer._learning_rate  # noqa: SLF001  (the public property is already that of the next step)
+    # Keras's public properties are already those of the next step, and count steps where the schedule counts batches.
+    schedule, batches = optimizer._learning_rate, optimizer._iterations  # noqa: SLF001
     if isinstance(schedule, keras.optimizers.schedules.LearningRateSchedule):
-        step = keras.ops.convert_to_numpy(optimizer.iterations.value) - 1
-        return float(keras.ops.convert_to_numpy(schedule(step)))
+        return float(keras.ops.convert_to_numpy(schedule(keras.ops.convert_to_numpy(batches) - 1)))
     return float(keras.ops.convert_to_numpy(optimizer.learning_rate))

@@ -1,4 +1,4 @@
-"""The learning rate of both papers' CIFAR runs."""
+"""The learning rate: that of both papers, and the cosine with which others train."""
 
 from itertools import pairwise
 from typing import Any
@@ -52,3 +52,18 @@ class TriangularSchedule(keras.optimizers.schedules.LearningRateSchedule):
             "epochs": self.epochs,
             "steps_per_epoch": self.steps_per_epoch,
         }
+
+
+def warmup_cosine(
+    max_learning_rate: float, epochs: int, steps_per_epoch: int
+) -> keras.optimizers.schedules.LearningRateSchedule:
+    """Returns Keras's cosine, which falls to zero after it has risen to the maximum for a twentieth of all steps."""
+    steps = epochs * steps_per_epoch
+    warmup_steps = max(steps // 20, 1)
+    return keras.optimizers.schedules.CosineDecay(
+        0.0, steps - warmup_steps, warmup_target=max_learning_rate, warmup_steps=warmup_steps
+    )
+
+
+# By the name that a recipe has for it: a function of the maximum, the epochs and the steps of an epoch.
+SCHEDULES = {"triangular": TriangularSchedule, "cosine": warmup_cosine}

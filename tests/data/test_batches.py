@@ -58,13 +58,24 @@ def test_the_seed_decides_over_two_epochs(images, size):
     assert any((a != b).any() for (a, _), (b, _) in zip(epochs[0], other, strict=True))
 
 
-def test_a_resumed_run_passes_over_its_epochs(images):
-    batches = train(images, augmentation=EVERYTHING)
-    expected = [epoch(batches) for _ in range(3)][2]
-    resumed = train(images, augmentation=EVERYTHING)
-    for _ in range(2):
-        iter(resumed)
-    assert_same(epoch(resumed), expected)
+@pytest.mark.parametrize("size", [8, 6])
+def test_epochs_are_the_same_wherever_they_start(images, size):
+    """Images of 11: 3 batches an epoch."""
+    whole = epoch(train(images, size, EVERYTHING, epochs=range(4)))
+    assert len(whole) == 12
+    later = train(images, size, EVERYTHING, epochs=range(2, 4), first_batch=1)
+    assert later.cardinality() == 5
+    for _ in range(2):  # every iteration gives the same
+        assert_same(epoch(later), whole[7:])
+    numbers = [first_pixels(batches) for batches in (whole[:3], whole[3:6])] if size == 8 else [0, 1]
+    assert numbers[0] != numbers[1]
+
+
+@pytest.mark.parametrize("epochs", [range(3), None])
+def test_every_epoch_has_each_image_once(images, epochs):
+    batches = train(images, epochs=epochs)
+    read = first_pixels(epoch(batches))
+    assert [sorted(read[i : i + 11]) for i in range(0, len(read), 11)] == [[*range(11)]] * len(epochs or [0])
 
 
 def test_an_epoch_is_a_new_order_of_all_images(images):

@@ -84,3 +84,13 @@ def test_torch_exports_it(name, images, randomize):
     model = randomize(getattr(keras_mixers, name)(8, 2, 3, 2, 5, data_format="channels_last"))
     exported = torch.export.export(model, (torch.from_numpy(images),)).module()
     np.testing.assert_allclose(array(exported(torch.from_numpy(images))), array(model(images)), rtol=1e-5, atol=1e-6)
+
+
+def test_knows_its_pixels_and_classes_after_it_was_saved(tmp_path):
+    model = keras_mixers.create_model("splitmixer_i_256_8", dim=8, blocks=1, num_classes=2)
+    assert (model.pixels, model.class_names) == (keras_mixers.find_preset("splitmixer_i_256_8").pixels, None)
+    model.class_names = ("cat", "dog")
+    model.save(tmp_path / "model.keras")
+    again = keras.models.load_model(tmp_path / "model.keras")
+    assert (again.pixels, again.class_names) == (model.pixels, ("cat", "dog"))
+    assert keras_mixers.SplitMixerI(8, 1).pixels is None

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_mixers.profiling.machine import describe_machine
+from keras_mixers.machine import describe_machine
 from keras_mixers.profiling.report import Report, Result
 
 pytest.importorskip("matplotlib", reason="matplotlib, of the extra visualize, is not installed")

@@ -6,8 +6,8 @@ from dataclasses import asdict, replace
 
 import pytest
 
+from keras_mixers.machine import describe_machine
 from keras_mixers.profiling import report as module
-from keras_mixers.profiling.machine import describe_machine
 from keras_mixers.profiling.report import CSV_COLUMNS, Report, check_csv, summarize
 from keras_mixers.profiling.tasks import Task
 

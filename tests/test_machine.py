@@ -2,7 +2,7 @@
 
 import pytest
 
-from keras_mixers.profiling.machine import TICKS, load_of_others
+from keras_mixers.machine import TICKS, load_of_others
 
 
 def test_load_is_that_of_others():

@@ -1,0 +1,168 @@
+"""A recipe: everything that a training run is a function of."""
+
+import ast
+import difflib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from typing import Any
+
+from keras_mixers.data import Augmentation
+from keras_mixers.layers.validation import check_choice, check_positive, check_positive_int
+from keras_mixers.models import Pixels, find_preset
+from keras_mixers.training.schedule import SCHEDULES
+
+POLICIES = {"float32": "float32", "float16": "mixed_float16", "bfloat16": "mixed_bfloat16"}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that a training run is a function of, beside the software and the hardware.
+
+    Attributes:
+        model: a network of the table, one of `keras_mixers.list_models()`.
+        dataset: TFDS name, such as `"cifar10"`; `"folder"` for images of your own.
+        pixels: size and statistics of the images, and how evaluation crops them.
+        augmentation: what happens to the images in training; labels are smoothed and mixed there too.
+        train_split: TFDS split that is trained on.
+        test_split: TFDS split that is evaluated after each epoch.
+        limit_train: only so many images are trained on; None for all.
+        limit_test: only so many images are evaluated; None for all.
+        model_arguments: arguments of the network that differ from the table's.
+        epochs: number of epochs.
+        batch_size: images of one step of the optimiser, on all devices together.
+        accumulation: batches of which gradients are averaged for one step; each has batch_size / accumulation images.
+        schedule: `"triangular"`, the papers', or `"cosine"`, which falls to zero after a twentieth of warming up.
+        learning_rate: the schedule's maximum.
+        weight_decay: AdamW's λ.
+        decay_all: whether biases and norms decay too, as in the papers.
+        epsilon: AdamW's ε.
+        clip_norm: largest norm of the whole gradient, None for any.
+        ema: momentum of a moving average of the weights, which is then what is evaluated and kept; None for none.
+        precision: `"float32"`, or `"float16"` (with loss scaling) or `"bfloat16"` with weights in float32.
+        seed: what initial weights, order of the images and augmentation are drawn with.
+        published: top-1 accuracy in percent that a paper reports for this run.
+        source: where it does.
+
+    Raises:
+        ValueError: if a field is none of these.
+
+    Example:
+        >>> from keras_mixers.training import find_recipe
+        >>> recipe = find_recipe("cifar10_splitmixer_i").change({"epochs": "25", "augmentation.flip": "False"})
+        >>> recipe.epochs, recipe.augmentation.flip, recipe.augmentation.rand_augment
+        (25, False, (2, 12))
+    """
+
+    model: str
+    dataset: str
+    pixels: Pixels
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    train_split: str = "train"
+    test_split: str = "test"
+    limit_train: int | None = None
+    limit_test: int | None = None
+    model_arguments: Mapping[str, Any] = field(default_factory=dict)
+    epochs: int = 100
+    batch_size: int = 512
+    accumulation: int = 1
+    schedule: str = "triangular"
+    learning_rate: float = 0.05
+    weight_decay: float = 0.005
+    decay_all: bool = True
+    epsilon: float = 1e-8
+    clip_norm: float | None = None
+    ema: float | None = None
+    precision: str = "float32"
+    seed: int = 42
+    published: float | None = None
+    source: str = ""
+
+    def __post_init__(self) -> None:
+        find_preset(self.model)
+        for name in ("epochs", "batch_size", "accumulation"):
+            check_positive_int(name, getattr(self, name))
+        for name in ("limit_train", "limit_test"):
+            if getattr(self, name) is not None:
+                check_positive_int(name, getattr(self, name))
+        for name in ("learning_rate", "epsilon"):
+            check_positive(name, getattr(self, name))
+        if self.clip_norm is not None:
+            check_positive("clip_norm", self.clip_norm)
+        if not isinstance(self.weight_decay, int | float) or self.weight_decay < 0:
+            raise ValueError(f"weight_decay must be a number of at least 0, got weight_decay={self.weight_decay!r}.")
+        if self.ema is not None and not (isinstance(self.ema, float) and 0 < self.ema < 1):
+            raise ValueError(f"ema must be a number in (0, 1), such as 0.999, or None, got ema={self.ema!r}.")
+        if not isinstance(self.seed, int) or self.seed < 0:
+            raise ValueError(f"seed must be a whole number of at least 0, got seed={self.seed!r}.")
+        check_choice("schedule", self.schedule, tuple(SCHEDULES))
+        check_choice("precision", self.precision, tuple(POLICIES))
+        if self.batch_size % self.accumulation:
+            raise ValueError(
+                f"accumulation must divide batch_size, got accumulation={self.accumulation} and "
+                f"batch_size={self.batch_size}."
+            )
+
+    @property
+    def dtype_policy(self) -> str:
+        """Keras's name of the precision."""
+        return POLICIES[self.precision]
+
+    def change(self, settings: Mapping[str, Any]) -> "Recipe":
+        """Returns this recipe with some fields changed.
+
+        Args:
+            settings: new values by field; `augmentation.flip`, `pixels.size` and `model_arguments.dim` name parts of
+                fields. Values may be text, as on a command line: what Python would read as a number, tuple, None or
+                truth value is one.
+
+        Raises:
+            ValueError: if there is no such field, with the nearest, or a value is not allowed.
+        """
+        recipe = self
+        for name, value in settings.items():
+            recipe = _changed(recipe, name, _read(value), name)
+        return recipe
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the recipe as values that JSON has."""
+        return json.loads(json.dumps(asdict(self)))
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> "Recipe":
+        """Returns the recipe that `to_json` gave."""
+        values = dict(values)
+        values["pixels"] = Pixels(**_with_tuples(values["pixels"]))
+        values["augmentation"] = Augmentation(**_with_tuples(values["augmentation"]))
+        return cls(**values)
+
+
+def _read(value: Any) -> Any:
+    try:
+        return ast.literal_eval(value) if isinstance(value, str) else value
+    except (ValueError, SyntaxError):
+        return value
+
+
+def _changed(part: Any, name: str, value: Any, whole_name: str) -> Any:
+    """Returns a dataclass or mapping with `value` at the dotted `name`."""
+    first, _, rest = name.partition(".")
+    if isinstance(part, Mapping):
+        return {**part, name: value}
+    known = [field.name for field in fields(part)]
+    if first not in known:
+        nearest = difflib.get_close_matches(first, known, n=1, cutoff=0)
+        raise ValueError(f"A recipe has no {whole_name!r}; did you mean {whole_name.replace(first, nearest[0])!r}?")
+    if rest:
+        inner = getattr(part, first)
+        if not (is_dataclass(inner) or isinstance(inner, Mapping)):
+            raise ValueError(f"{first!r} of a recipe has no parts, got {whole_name!r}; write {first}=VALUE.")
+        value = _changed(inner, rest, value, whole_name)
+    elif is_dataclass(getattr(part, first)) and not isinstance(value, type(getattr(part, first))):
+        parts = ", ".join(f"{first}.{field.name}" for field in fields(getattr(part, first)))
+        raise ValueError(f"{first!r} of a recipe is set part by part, got {value!r}; its parts are {parts}.")
+    return replace(part, **{first: value})
+
+
+def _with_tuples(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}

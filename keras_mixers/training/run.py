@@ -1,0 +1,332 @@
+"""A recipe is carried out: data, network, optimiser, `model.compile` and `model.fit`."""
+
+import contextlib
+import json
+import math
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, fields
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_mixers.data import Images, eval_batches, load_tfds, train_batches
+from keras_mixers.machine import describe_machine
+from keras_mixers.models import create_model
+from keras_mixers.training.adamw import AdamW
+from keras_mixers.training.checkpoints import Checkpoint, Checkpoints, Position, last_checkpoint
+from keras_mixers.training.history import HistoryWriter, read_history
+from keras_mixers.training.keeping import KeepBest, StopAtNonFiniteLoss, save_model
+from keras_mixers.training.memory import keep_memory
+from keras_mixers.training.progress import Progress
+from keras_mixers.training.recipe import Recipe
+from keras_mixers.training.recipes import find_recipe
+from keras_mixers.training.schedule import SCHEDULES
+
+# Of a recipe, what may differ when a run is resumed: nothing that has an effect on the epochs to come.
+FREE_ON_RESUME = {"published", "source"}
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a training run gave.
+
+    Attributes:
+        model: the trained network, with the averaged weights if the recipe has `ema`.
+        history: one dictionary an epoch, as in history.csv.
+        metrics: test accuracy and loss, and what the run was, as in metrics.json.
+        directory: where the files are.
+    """
+
+    model: keras.Model
+    history: list[dict[str, float]]
+    metrics: dict[str, Any]
+    directory: Path
+
+
+def fit(
+    recipe: Recipe | str,
+    *,
+    output_dir: str | Path,
+    data_dir: str | Path | None = None,
+    download: bool = False,
+    train_images: Images | None = None,
+    test_images: Images | None = None,
+    weights: str | Path | None = None,
+    freeze: int = 0,
+    resume: bool = False,
+    checkpoint_minutes: float = 15,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+    verbose: int | str = "auto",
+) -> Run:
+    """Trains as a recipe says and leaves everything in one folder.
+
+    The folder gets `model.keras` and `best.keras` (which know their classes and pixels), `history.csv`, `metrics.json`,
+    `recipe.json`, `curves.png` where matplotlib is installed, and `checkpoints/` after each epoch and every few
+    minutes. A run that was killed goes on from there with `resume`: the same curve as an unbroken one. SIGTERM writes a
+    checkpoint first.
+
+    Args:
+        recipe: a `Recipe`, or the name of one of `RECIPES`.
+        output_dir: the folder.
+        data_dir: where TFDS keeps its data; its own folder by default.
+        download: whether TFDS may fetch the data set.
+        train_images: images to train on, in the place of the recipe's data set.
+        test_images: images to evaluate after each epoch, likewise.
+        weights: trained weights to start from, with a new head: whatever `weights=` of a network takes.
+        freeze: number of blocks, from the first, whose weights stay as they are, and the embedding's too; 0 for none.
+        resume: whether a run that this folder holds goes on; without it a folder with a run is refused.
+        checkpoint_minutes: how often a checkpoint is written within an epoch.
+        callbacks: further Keras callbacks.
+        verbose: Keras's: 0 is silent, 1 shows a progress bar, 2 one line an epoch.
+
+    Returns:
+        A `Run`.
+
+    Raises:
+        ValueError: if there is no such recipe, the folder holds another run, or the images have other classes than
+            the test images.
+        FileNotFoundError: if the data set is not there.
+        OSError: if files cannot be written.
+        FloatingPointError: if the loss becomes infinite or not a number.
+    """
+    recipe = find_recipe(recipe) if isinstance(recipe, str) else recipe
+    directory = Path(output_dir)
+    checkpoint = open_directory(directory, recipe, resume)
+    train_images, test_images = load_images(recipe, data_dir, download, train_images, test_images)
+
+    keep_memory()
+    keras.utils.set_random_seed(recipe.seed)
+    model = make_model(recipe, train_images.class_names, weights)
+    freeze_blocks(model, freeze)
+    batch_size = recipe.batch_size // recipe.accumulation
+    batches_per_epoch = math.ceil(train_images.count / batch_size)
+    compile_model(model, recipe, batches_per_epoch)
+    pixels = {"mean": recipe.pixels.mean, "std": recipe.pixels.std}
+    test = eval_batches(
+        test_images,
+        batch_size,
+        recipe.pixels.size,
+        crop_fraction=recipe.pixels.crop_fraction,
+        interpolation=recipe.pixels.interpolation,
+        **pixels,
+    )
+
+    notes = {"best": None}
+    averages = [keras.callbacks.SwapEMAWeights()] if recipe.ema else []
+    checkpoints = Checkpoints(directory / "checkpoints", notes, checkpoint_minutes)
+    history = HistoryWriter(directory / "history.csv", first_epoch=checkpoint.position.epoch if checkpoint else 0)
+    watching = [
+        *averages,
+        StopAtNonFiniteLoss(checkpoints),
+        history,
+        KeepBest(directory / "best.keras", notes, averages),
+    ]
+    if verbose:
+        watching.append(Progress(train_images.count, batches_per_epoch))
+    position = Position()
+    with stopping_at_sigterm(checkpoints):
+        while True:
+            if checkpoint is not None:
+                checkpoint.restore(model)
+                position = checkpoint.position
+                notes.update(checkpoint.notes)
+            if position.epoch >= recipe.epochs:
+                break
+            # An epoch that was broken off has fewer batches than the others, hence its own call of model.fit.
+            epochs = range(position.epoch, position.epoch + 1 if position.step else recipe.epochs)
+            checkpoints.start = position
+            model.fit(
+                train_batches(
+                    train_images,
+                    batch_size,
+                    recipe.pixels.size,
+                    augmentation=recipe.augmentation,
+                    seed=recipe.seed,
+                    epochs=epochs,
+                    first_batch=position.step,
+                    **pixels,
+                ),
+                validation_data=test,
+                initial_epoch=epochs.start,
+                epochs=epochs.stop,
+                steps_per_epoch=batches_per_epoch - position.step,
+                callbacks=[RestoreMetrics(checkpoint, position), *watching, checkpoints, *callbacks],
+                verbose=0,
+            )
+            checkpoint = last_checkpoint(checkpoints.directory)
+    if recipe.ema:
+        take_averages(model)
+    return finish(recipe, model, test, directory)
+
+
+def open_directory(directory: Path, recipe: Recipe, resume: bool) -> Checkpoint | None:
+    """Makes the folder of a run, or finds the run that it holds; returns its last checkpoint, if there is one."""
+    path = directory / "recipe.json"
+    if path.exists():
+        if not resume:
+            raise ValueError(
+                f"output_dir={str(directory)!r} holds a run already; resume=True (--resume) goes on with it, or choose "
+                "another folder."
+            )
+        before = Recipe.from_json(json.loads(path.read_text()))
+        changed = [
+            f"{field.name}={getattr(before, field.name)!r}"
+            for field in fields(Recipe)
+            if field.name not in FREE_ON_RESUME and getattr(before, field.name) != getattr(recipe, field.name)
+        ]
+        if changed:
+            raise ValueError(
+                f"The run in {str(directory)!r} began with {', '.join(changed)}; resume it with the same recipe, or "
+                "choose another folder."
+            )
+        return last_checkpoint(directory / "checkpoints")
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(recipe.to_json(), indent=2) + "\n")
+    except OSError as error:
+        raise OSError(
+            f"output_dir={str(directory)!r} cannot be written to: {error.strerror or error}; choose another folder."
+        ) from error
+    return None
+
+
+def load_images(
+    recipe: Recipe,
+    data_dir: str | Path | None,
+    download: bool,
+    train_images: Images | None,
+    test_images: Images | None,
+) -> tuple[Images, Images]:
+    """Returns the images of a recipe, or those that were given in their place."""
+    if (train_images is None) != (test_images is None):
+        raise ValueError("train_images and test_images must be given together, got only one of them.")
+    if train_images is None:
+        if recipe.dataset == "folder":
+            raise ValueError(
+                "The recipe is for images of your own: give train_images and test_images, as load_folder returns them."
+            )
+        train_images = load_tfds(recipe.dataset, recipe.train_split, data_dir, download, recipe.limit_train)
+        test_images = load_tfds(recipe.dataset, recipe.test_split, data_dir, download, recipe.limit_test)
+    if train_images.class_names != test_images.class_names:
+        raise ValueError(
+            f"Training and test images must have the same classes, got {len(train_images.class_names)} and "
+            f"{len(test_images.class_names)} with other names; look at the folders of both."
+        )
+    return train_images, test_images
+
+
+def make_model(recipe: Recipe, class_names: Sequence[str], weights: str | Path | None = None) -> keras.Model:
+    """Makes the network of a recipe, which knows its classes and pixels; its head is new if it starts from weights."""
+    arguments = {**recipe.model_arguments, "num_classes": len(class_names)}
+    if weights is not None:
+        arguments |= {"weights": weights, "new_head": True}
+    size = recipe.pixels.size
+    model = create_model(
+        recipe.model,
+        input_shape=(size, size, 3),
+        data_format="channels_last",
+        dtype=recipe.dtype_policy,
+        **arguments,
+    )
+    model.class_names, model.pixels = tuple(class_names), recipe.pixels
+    return model
+
+
+def freeze_blocks(model: keras.Model, blocks: int) -> None:
+    """Keeps the weights of the embedding and of so many blocks as they are, their norms' statistics too."""
+    names = [layer.name for layer in model.layers]
+    known = sum(name.startswith("block_") for name in names) // 2
+    if not isinstance(blocks, int) or not 0 <= blocks <= known:
+        raise ValueError(f"freeze must be a number of blocks from 0 to {known}, got freeze={blocks!r}.")
+    frozen = {f"block_{i}_{kind}" for i in range(blocks) for kind in ("spatial", "channel")}
+    for layer in model.layers if blocks else ():
+        if layer.name in {"patch_embed", *frozen}:
+            layer.trainable = False
+
+
+def compile_model(model: keras.Model, recipe: Recipe, batches_per_epoch: int) -> None:
+    """Compiles the network with the optimiser and loss of a recipe."""
+    # Where gradients are accumulated, Keras's schedules count batches, not steps.
+    optimizer = AdamW(
+        SCHEDULES[recipe.schedule](recipe.learning_rate, recipe.epochs, batches_per_epoch),
+        weight_decay=recipe.weight_decay,
+        epsilon=recipe.epsilon,
+        global_clipnorm=recipe.clip_norm,
+        use_ema=recipe.ema is not None,
+        ema_momentum=recipe.ema or 0.99,
+        gradient_accumulation_steps=recipe.accumulation if recipe.accumulation > 1 else None,
+    )
+    if not recipe.decay_all:
+        optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+    model.compile(optimizer, keras.losses.CategoricalCrossentropy(from_logits=True), metrics=["accuracy"])
+    if not model.optimizer.built:
+        model.optimizer.build(model.trainable_variables)
+
+
+def take_averages(model: keras.Model) -> None:
+    """Gives the network the averages of its weights, as copies: on JAX, evaluation deletes what it was given."""
+    optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)  # inside float16's loss scaling
+    for weight, average in zip(model.trainable_variables, optimizer._model_variables_moving_average, strict=True):
+        weight.assign(keras.ops.convert_to_numpy(average))
+
+
+class RestoreMetrics(keras.callbacks.Callback):
+    """Lets the metrics of an epoch that was broken off go on from where they were."""
+
+    def __init__(self, checkpoint: Checkpoint | None, position: Position) -> None:
+        super().__init__()
+        self.checkpoint, self.position = checkpoint, position
+
+    def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
+        if self.position.step:  # TensorFlow has no metrics before it has seen a batch
+            image, label = (
+                np.zeros((1, *shape[1:]), "float32") for shape in (self.model.input_shape, self.model.output_shape)
+            )
+            self.model.test_on_batch(image, label)
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        if self.position.step and epoch == self.position.epoch:
+            self.checkpoint.restore_metrics(self.model)
+
+
+@contextlib.contextmanager
+def stopping_at_sigterm(checkpoints: Checkpoints) -> Iterator[None]:
+    """Has a checkpoint written, and the process ended, where the system asks for it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def ask(signal_number: int, frame: Any) -> None:
+        checkpoints.stop_asked = True
+
+    before = signal.signal(signal.SIGTERM, ask)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def finish(recipe: Recipe, model: keras.Model, test: Any, directory: Path) -> Run:
+    """Evaluates the trained network and writes it, the metrics and the curves."""
+    found = model.evaluate(test, verbose=0, return_dict=True)
+    history = read_history(directory / "history.csv")
+    metrics = {
+        "test_accuracy": found["accuracy"],
+        "test_loss": found["loss"],
+        "params": sum(math.prod(weight.shape) for weight in model.trainable_weights),
+        "seconds": sum(row["seconds"] for row in history),
+        "machine": asdict(describe_machine()),
+        "recipe": recipe.to_json(),
+    }
+    save_model(model, directory / "model.keras")
+    (directory / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
+    if find_spec("matplotlib"):
+        from keras_mixers.training.curves import draw_curves
+
+        draw_curves(history).savefig(directory / "curves.png")
+    return Run(model, history, metrics, directory)

@@ -1,0 +1,39 @@
+"""A training run of seconds: 40 drawn images of 8 x 8 pixels in three classes, which a small network learns."""
+
+import numpy as np
+import tensorflow as tf
+
+from keras_mixers.data import Augmentation, Images
+from keras_mixers.models import Pixels
+from keras_mixers.training import Recipe, fit
+
+CLASSES = ("red", "green", "blue")
+RECIPE = Recipe(
+    "splitmixer_i_256_8",
+    "folder",
+    Pixels(8, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25)),
+    Augmentation(flip=True, random_erasing=0.25),
+    model_arguments={"dim": 8, "blocks": 2, "kernel_size": 3},
+    epochs=4,
+    batch_size=16,
+    learning_rate=0.02,
+)
+
+
+def images(count=40, seed=0):
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(3, size=count)
+    pixels = rng.integers(0, 120, (count, 8, 8, 3))
+    pixels[np.arange(count), :, :, labels] += 100
+    return Images(tf.data.Dataset.from_tensor_slices((pixels.astype("uint8"), labels)), count, CLASSES)
+
+
+def train(directory, recipe=RECIPE, **arguments):
+    arguments = {"train_images": images(), "test_images": images(20, seed=1), "verbose": 0, **arguments}
+    return fit(recipe, output_dir=directory, **arguments)
+
+
+def assert_same_curve(run, expected, first_epoch=0):
+    for row, other in zip(run.history[first_epoch:], expected.history[first_epoch:], strict=True):
+        for name in ("epoch", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate"):
+            np.testing.assert_allclose(row[name], other[name], rtol=1e-5, atol=1e-5, err_msg=name)

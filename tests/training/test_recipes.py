@@ -1,0 +1,140 @@
+"""Recipes are the papers', to the number; fields are changed by name, and a misspelt one is told."""
+
+from dataclasses import replace
+
+import pytest
+
+from keras_mixers.data import Augmentation
+from keras_mixers.models import PRESETS, Pixels
+from keras_mixers.training import RECIPES, Recipe, find_recipe
+
+# Of facts that the papers and their authors' code state: data set, epochs, batch, learning rate, weight decay, epsilon,
+# largest norm of the gradient, published accuracy.
+PUBLISHED = {
+    "cifar10_convmixer_25_epochs": ("cifar10", 25, 512, 0.05, 0.005, 1e-8, None, 92.60),
+    "cifar10_convmixer_100_epochs": ("cifar10", 100, 512, 0.05, 0.005, 1e-8, None, 94.0),
+    "cifar10_convmixer_200_epochs": ("cifar10", 200, 640, 0.01, 0.01, 1e-3, 1.0, 95.26),
+    "imagenet_convmixer_1536_20": ("imagenet2012", 150, 640, 0.01, 2e-5, 1e-3, 1.0, 81.37),
+    "imagenet_convmixer_768_32": ("imagenet2012", 300, 640, 0.01, 2e-5, 1e-3, 1.0, 80.16),
+    "imagenet_convmixer_1024_20": ("imagenet2012", 150, 640, 0.01, 2e-5, 1e-3, 1.0, 76.94),
+    "imagenet_splitmixer_i_1536_20": ("imagenet2012", 150, 640, 0.01, 2e-5, 1e-3, 1.0, 79.35),
+    "imagenet_splitmixer_i_768_32": ("imagenet2012", 300, 640, 0.01, 2e-5, 1e-3, 1.0, 75.05),
+}
+TOP1 = {
+    "cifar10": (94.17, 93.91, 92.25, 92.52, 93.38, 93.88, 93.96, 93.09),
+    "cifar100": (73.92, 72.88, 70.44, 70.89, 71.75, 73.68, 74.63, 71.99),
+    "flowers102": (60.47, 62.03, 59.33, 59.00, 61.51),
+    "food101": (74.59, 73.56, 71.74, 72.78, 72.92),
+}
+OF_DATASET = {
+    "cifar10": ("cifar10", 100, 512, 0.05, 0.005, 1e-8, 1.0),
+    "cifar100": ("cifar100", 100, 512, 0.05, 0.005, 1e-8, 1.0),
+    "flowers102": ("oxford_flowers102", 100, 64, 0.03, 0.1, 1e-8, 1.0),
+    "food101": ("food101", 100, 128, 0.01, 0.005, 1e-8, 1.0),
+}
+NAMES = (
+    "convmixer", "splitmixer_i", "splitmixer_ii", "splitmixer_iii", "splitmixer_iv", "splitmixer_v",
+    "splitmixer_v_r3_5", "stridemixer",
+)  # fmt: skip
+for dataset, top1s in TOP1.items():
+    for name, top1 in zip(NAMES, top1s, strict=False):
+        PUBLISHED[f"{dataset}_{name}"] = (*OF_DATASET[dataset], top1)
+
+
+def test_every_recipe_is_in_this_table():
+    assert set(RECIPES) == {*PUBLISHED, "cifar10_smoke"}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_recipe_is_the_papers(name):
+    recipe = find_recipe(name)
+    assert (
+        recipe.dataset, recipe.epochs, recipe.batch_size, recipe.learning_rate, recipe.weight_decay, recipe.epsilon,
+        recipe.clip_norm, recipe.published,
+    ) == PUBLISHED[name]  # fmt: skip
+    assert (recipe.schedule, recipe.decay_all, recipe.precision) == ("triangular", True, "float16")
+    assert recipe.model in PRESETS
+    preset = PRESETS[recipe.model]
+    assert preset.pixels.size == recipe.pixels.size
+    dataset = {"imagenet2012": "imagenet", "oxford_flowers102": "flowers102"}.get(recipe.dataset, recipe.dataset)
+    if name != "cifar10_convmixer_25_epochs" and name != "cifar10_convmixer_100_epochs":
+        assert recipe.published in [row.top1 for row in preset.published if row.dataset == dataset]
+
+
+def test_augmentation_is_the_papers():
+    split, convmixer = find_recipe("cifar10_splitmixer_i").augmentation, find_recipe("imagenet_convmixer_768_32")
+    assert split == Augmentation(flip=True, rand_augment=(2, 12))
+    assert find_recipe("cifar10_convmixer_25_epochs").augmentation == split
+    assert find_recipe("cifar10_convmixer_100_epochs").augmentation == replace(
+        split, color_jitter=0.2, random_erasing=0.2
+    )
+    assert find_recipe("food101_splitmixer_i").augmentation == replace(split, resize=230)
+    assert convmixer.augmentation == Augmentation(
+        crop_scale=(0.08, 1.0), crop_ratio=(3 / 4, 4 / 3), flip=True, rand_augment=(2, 27), rand_augment_std=1.5,
+        random_erasing=0.25, erasing_fill="noise", mixup=0.5, cutmix=0.5, label_smoothing=0.1,
+    )  # fmt: skip
+    long = find_recipe("cifar10_convmixer_200_epochs").augmentation
+    assert long == replace(convmixer.augmentation, crop_scale=(0.75, 1.0))
+
+
+def test_pixels_are_the_papers():
+    assert find_recipe("cifar10_convmixer_25_epochs").pixels.std == (0.2471, 0.2435, 0.2616)
+    assert find_recipe("cifar10_splitmixer_v").pixels.std == (0.2023, 0.1994, 0.2010)
+    assert find_recipe("cifar100_convmixer").pixels == Pixels(32, (0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761))
+    assert find_recipe("flowers102_splitmixer_i").pixels.mean == (0.507, 0.487, 0.441)
+    food = find_recipe("food101_splitmixer_i").pixels
+    assert (food.mean, int(food.size / food.crop_fraction)) == ((0.485, 0.456, 0.406), 230)
+
+
+def test_fields_are_changed_by_name_and_text_is_read():
+    recipe = find_recipe("cifar10_splitmixer_i").change(
+        {
+            "epochs": "3",
+            "clip_norm": "None",
+            "precision": "bfloat16",
+            "augmentation.rand_augment": "(1, 5)",
+            "model_arguments.dim": "64",
+            "pixels.size": 16,
+        }
+    )
+    assert (recipe.epochs, recipe.clip_norm, recipe.precision) == (3, None, "bfloat16")
+    assert recipe.augmentation == Augmentation(flip=True, rand_augment=(1, 5))
+    assert (recipe.model_arguments, recipe.pixels.size) == ({"dim": 64}, 16)
+    assert find_recipe("cifar10_splitmixer_i").epochs == 100
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_survives_json(name):
+    assert Recipe.from_json(find_recipe(name).to_json()) == find_recipe(name)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"epoch": 3}, r"A recipe has no 'epoch'; did you mean 'epochs'\?"),
+        ({"augmentation.flop": True}, r"A recipe has no 'augmentation.flop'; did you mean 'augmentation.flip'\?"),
+        ({"epochs.more": 3}, r"'epochs' of a recipe has no parts, got 'epochs.more'; write epochs=VALUE"),
+        ({"pixels": 32}, r"'pixels' of a recipe is set part by part, got 32; its parts are pixels.size"),
+        ({"epochs": 0}, r"epochs must be a whole number of at least 1, got epochs=0"),
+        ({"epochs": "many"}, r"epochs must be a whole number of at least 1, got epochs='many'"),
+        ({"learning_rate": "-1"}, r"learning_rate must be a positive number, got learning_rate=-1"),
+        ({"weight_decay": -0.1}, r"weight_decay must be a number of at least 0"),
+        ({"ema": 1.5}, r"ema must be a number in \(0, 1\)"),
+        ({"precision": "int8"}, r"precision must be one of 'float32', 'float16', 'bfloat16', got precision='int8'"),
+        ({"schedule": "linear"}, r"schedule must be one of 'triangular', 'cosine'"),
+        ({"accumulation": 3}, r"accumulation must divide batch_size, got accumulation=3 and batch_size=512"),
+        ({"model": "splitmixer_6"}, r"There is no model named 'splitmixer_6'; did you mean"),
+        ({"seed": -1}, r"seed must be a whole number of at least 0"),
+        ({"limit_train": 0}, r"limit_train must be a whole number of at least 1"),
+        ({"clip_norm": 0}, r"clip_norm must be a positive number"),
+    ],
+    ids=str,
+)
+def test_refuses_bad_settings(settings, message):
+    with pytest.raises(ValueError, match=message):
+        find_recipe("cifar10_splitmixer_i").change(settings)
+
+
+def test_names_the_nearest_recipe():
+    with pytest.raises(ValueError, match=r"no recipe named 'cifar10_splitmixr_i'; did you mean 'cifar10_splitmixer_i"):
+        find_recipe("cifar10_splitmixr_i")

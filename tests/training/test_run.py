@@ -1,0 +1,228 @@
+"""A recipe is carried out: what it leaves, that it goes on after it was killed, and what it refuses."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from small_run import CLASSES, RECIPE, assert_same_curve, images, train
+
+from keras_mixers.data import Augmentation
+from keras_mixers.training import Recipe, fit, load_trained
+from keras_mixers.training.checkpoints import last_checkpoint
+from keras_mixers.training.run import compile_model, make_model
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory):
+    return train(tmp_path_factory.mktemp("unbroken") / "run")
+
+
+class BreakOff(keras.callbacks.Callback):
+    """Raises in the given epoch, before the given batch."""
+
+    def __init__(self, epoch, batch, action=None):
+        super().__init__()
+        self.place, self.action = (epoch, batch), action
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.epoch = epoch
+
+    def on_train_batch_begin(self, batch, logs=None):
+        if (self.epoch, batch) == self.place:
+            if self.action is None:
+                raise KeyboardInterrupt
+            self.action()
+
+
+def test_learns_and_leaves_everything_in_one_folder(unbroken):
+    names = {path.name for path in unbroken.directory.iterdir() if not path.name.startswith(".")}
+    assert names - {"curves.png"} == {
+        "best.keras", "checkpoints", "history.csv", "metrics.json", "model.keras", "recipe.json",
+    }  # fmt: skip
+    assert [row["epoch"] for row in unbroken.history] == [1, 2, 3, 4]
+    assert unbroken.history[-1]["loss"] < unbroken.history[0]["loss"]
+    metrics = json.loads((unbroken.directory / "metrics.json").read_text())
+    assert metrics["test_accuracy"] == pytest.approx(unbroken.history[-1]["val_accuracy"])
+    assert Recipe.from_json(metrics["recipe"]) == RECIPE
+    model = load_trained(unbroken.directory / "model.keras")
+    assert (model.class_names, model.pixels) == (CLASSES, RECIPE.pixels)
+    for weight, expected in zip(model.get_weights(), unbroken.model.get_weights(), strict=True):
+        np.testing.assert_array_equal(weight, expected)
+
+
+def test_the_best_network_is_that_of_the_best_epoch(unbroken):
+    from keras_mixers.training import evaluate_images
+
+    best = max(row["val_accuracy"] for row in unbroken.history)
+    found = evaluate_images(load_trained(unbroken.directory / "best.keras"), images(20, seed=1))
+    assert found["top-1"] == pytest.approx(best)
+
+
+def test_the_same_seed_gives_the_same_curve_and_another_seed_another(unbroken, tmp_path):
+    assert_same_curve(train(tmp_path / "same"), unbroken)
+    other = train(tmp_path / "other", replace(RECIPE, seed=43))
+    assert abs(other.history[0]["loss"] - unbroken.history[0]["loss"]) > 1e-3
+
+
+@pytest.mark.parametrize("place", [(0, 1), (2, 0), (3, 2)], ids=str)
+def test_a_run_broken_off_in_an_epoch_ends_as_an_unbroken_one(place, unbroken, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "run", callbacks=[BreakOff(*place)])
+    resumed = train(tmp_path / "run", resume=True)
+    assert_same_curve(resumed, unbroken)
+    for weight, expected in zip(resumed.model.get_weights(), unbroken.model.get_weights(), strict=True):
+        np.testing.assert_allclose(weight, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("changes", [{}, {"ema": 0.9}, {"accumulation": 2}], ids=str)
+def test_a_checkpoint_within_an_epoch_is_gone_on_from(changes, tmp_path):
+    recipe = replace(RECIPE, epochs=2, **changes)
+    expected = train(tmp_path / "unbroken", recipe)
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "run", recipe, checkpoint_minutes=1e-9, callbacks=[BreakOff(0, 2)])
+    position = last_checkpoint(tmp_path / "run" / "checkpoints").position
+    assert (position.epoch, position.step) == (0, 2)
+    seen = []
+    counting = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: seen.append(batch))
+    resumed = train(tmp_path / "run", recipe, resume=True, callbacks=[counting])
+    assert len(seen) == 2 * (3 * recipe.accumulation - (recipe.accumulation == 2)) - 2
+    assert_same_curve(resumed, expected)
+    for weight, other in zip(resumed.model.get_weights(), expected.model.get_weights(), strict=True):
+        np.testing.assert_allclose(weight, other, rtol=1e-4, atol=1e-5)
+
+
+def test_a_killed_process_is_gone_on_from(unbroken, tmp_path):
+    code = (
+        "import os, signal; from pathlib import Path; from small_run import train; from test_run import BreakOff; "
+        f"train(Path({str(tmp_path / 'run')!r}), "
+        "callbacks=[BreakOff(2, 1, lambda: os.kill(os.getpid(), signal.SIGKILL))])"
+    )
+    path = os.pathsep.join([str(ROOT), str(Path(__file__).parent)])
+    killed = subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": path}, capture_output=True)
+    assert killed.returncode == -signal.SIGKILL
+    assert not (tmp_path / "run" / "model.keras").exists()
+    assert_same_curve(train(tmp_path / "run", resume=True), unbroken)
+
+
+def test_sigterm_writes_a_checkpoint_and_says_so(unbroken, tmp_path):
+    before = signal.getsignal(signal.SIGTERM)
+    stop = BreakOff(1, 1, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    with pytest.raises(SystemExit, match=r"Stopped in epoch 2 after 2 batches; --resume goes on from .*0001_step_0000"):
+        train(tmp_path / "run", callbacks=[stop])
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert_same_curve(train(tmp_path / "run", resume=True), unbroken)
+
+
+def test_a_finished_run_is_only_evaluated_again(unbroken, tmp_path):
+    recipe = replace(RECIPE, epochs=1, ema=0.5)
+    first = train(tmp_path / "run", recipe)
+    again = train(tmp_path / "run", recipe, resume=True)
+    assert again.metrics["test_loss"] == pytest.approx(first.metrics["test_loss"], rel=1e-5)
+    assert len(again.history) == 1
+
+
+def test_a_loss_that_is_not_a_number_stops_the_run_and_spoils_nothing(tmp_path):
+    class Spoil(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            if epoch == 1:
+                weight = self.model.trainable_variables[0]
+                weight.assign(np.full(weight.shape, np.nan, "float32"))
+
+    message = r"The loss became nan in epoch 2 at step 1; the last good weights are in 'epoch_0001_step_000000.npz'"
+    with pytest.raises(FloatingPointError, match=message):
+        train(tmp_path / "run", callbacks=[Spoil()])
+    kept = last_checkpoint(tmp_path / "run" / "checkpoints")
+    assert all(np.isfinite(value).all() for value in kept.values["model"])
+
+
+def test_averaged_weights_are_what_is_evaluated_and_kept(tmp_path):
+    """With momentum m, an average a follows weights w as a <- m a + (1 - m) w after each step."""
+    recipe = replace(RECIPE, epochs=1, ema=0.5)
+    followed = []
+
+    class Follow(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            weight = keras.ops.convert_to_numpy(self.model.trainable_variables[0]).copy()
+            followed.append(weight if not followed else 0.5 * followed[-1] + 0.5 * weight)
+
+    run = train(tmp_path / "run", recipe, callbacks=[Follow()])
+    average = keras.ops.convert_to_numpy(run.model.trainable_variables[0])
+    assert len(followed) == 3
+    np.testing.assert_allclose(average, followed[-1], rtol=1e-5, atol=1e-6)
+    best = load_trained(tmp_path / "run" / "best.keras")
+    np.testing.assert_allclose(keras.ops.convert_to_numpy(best.trainable_variables[0]), average, rtol=1e-5, atol=1e-6)
+    assert run.history[0]["val_loss"] == pytest.approx(run.metrics["test_loss"], rel=1e-5)
+    raw = last_checkpoint(tmp_path / "run" / "checkpoints").values["model"][0]
+    assert np.abs(raw - average).max() > 1e-5
+
+
+def test_gradients_of_two_half_batches_are_those_of_a_whole(tmp_path):
+    """Without norms, of which each takes the statistics of its own batch; in the order of one epoch."""
+    recipe = replace(
+        RECIPE,
+        augmentation=Augmentation(),
+        model_arguments={**RECIPE.model_arguments, "normalization": None},
+        epochs=2,
+        learning_rate=0.01,
+    )
+    whole = train(tmp_path / "whole", recipe, train_images=images(32))
+    halves = train(tmp_path / "halves", replace(recipe, accumulation=2), train_images=images(32))
+    assert int(halves.model.optimizer.iterations) == int(whole.model.optimizer.iterations) == 4
+    for weight, expected in zip(halves.model.get_weights(), whole.model.get_weights(), strict=True):
+        np.testing.assert_allclose(weight, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_biases_and_norms_decay_unless_they_are_left_out():
+    for decay_all in (True, False):
+        model = make_model(replace(RECIPE, decay_all=decay_all), CLASSES)
+        compile_model(model, replace(RECIPE, decay_all=decay_all), batches_per_epoch=3)
+        for weight in model.trainable_variables:
+            is_kernel = weight.path.endswith("kernel")
+            assert model.optimizer._use_weight_decay(weight) == (decay_all or is_kernel), weight.path
+
+
+@pytest.mark.parametrize("precision", ["float16", "bfloat16"])
+def test_mixed_precision_trains(precision, tmp_path):
+    run = train(tmp_path / "run", replace(RECIPE, precision=precision, epochs=2))
+    assert run.model.get_layer("block_0_channel").compute_dtype == precision
+    assert run.history[-1]["loss"] < run.history[0]["loss"]
+
+
+def test_starts_from_weights_with_a_new_head_and_frozen_blocks(unbroken, tmp_path):
+    recipe = replace(RECIPE, epochs=1)
+    run = train(tmp_path / "run", recipe, weights=unbroken.directory / "model.keras", freeze=1)
+    for name in ("patch_embed", "block_0_spatial", "block_0_channel"):
+        pairs = zip(run.model.get_layer(name).get_weights(), unbroken.model.get_layer(name).get_weights(), strict=True)
+        for weight, expected in pairs:
+            np.testing.assert_array_equal(weight, expected)
+    moved = run.model.get_layer("block_1_channel").get_weights()[0]
+    assert np.abs(moved - unbroken.model.get_layer("block_1_channel").get_weights()[0]).max() > 1e-4
+    with pytest.raises(ValueError, match=r"freeze must be a number of blocks from 0 to 2, got freeze=3"):
+        train(tmp_path / "more", recipe, freeze=3)
+
+
+def test_refuses_what_it_cannot_carry_out(unbroken, tmp_path):
+    with pytest.raises(ValueError, match=r"holds a run already; resume=True"):
+        train(unbroken.directory)
+    with pytest.raises(ValueError, match=r"began with .*learning_rate=0.02; resume it with the same recipe"):
+        train(unbroken.directory, replace(RECIPE, learning_rate=0.5), resume=True)
+    with pytest.raises(ValueError, match=r"There is no recipe named 'cifar10_splitmixer_6'; did you mean"):
+        fit("cifar10_splitmixer_6", output_dir=tmp_path / "a")
+    with pytest.raises(ValueError, match=r"for images of your own: give train_images and test_images"):
+        fit(RECIPE, output_dir=tmp_path / "b")
+    with pytest.raises(ValueError, match=r"must be given together"):
+        fit(RECIPE, output_dir=tmp_path / "c", train_images=images())
+    with pytest.raises(FileNotFoundError, match=r"'cifar10' is not in data_dir="):
+        fit("cifar10_smoke", output_dir=tmp_path / "d", data_dir=tmp_path)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match=r"cannot be written to: .*; choose another folder"):
+        train(tmp_path / "file" / "run")
