@@ -13,7 +13,7 @@ RECIPE = Recipe(
     "folder",
     Pixels(8, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25)),
     Augmentation(flip=True, random_erasing=0.25),
-    model_arguments={"dim": 8, "blocks": 2, "kernel_size": 3},
+    model_arguments={"dim": 8, "blocks": 1, "kernel_size": 3},
     epochs=4,
     batch_size=16,
     learning_rate=0.02,

@@ -69,24 +69,23 @@ def test_the_best_network_is_that_of_the_best_epoch(unbroken):
 
 def test_the_same_seed_gives_the_same_curve_and_another_seed_another(unbroken, tmp_path):
     assert_same_curve(train(tmp_path / "same"), unbroken)
-    other = train(tmp_path / "other", replace(RECIPE, seed=43))
+    other = train(tmp_path / "other", replace(RECIPE, seed=43, epochs=1))
     assert abs(other.history[0]["loss"] - unbroken.history[0]["loss"]) > 1e-3
 
 
-@pytest.mark.parametrize("place", [(0, 1), (2, 0), (3, 2)], ids=str)
-def test_a_run_broken_off_in_an_epoch_ends_as_an_unbroken_one(place, unbroken, tmp_path):
+def test_a_run_broken_off_in_an_epoch_ends_as_an_unbroken_one(unbroken, tmp_path):
     with pytest.raises(KeyboardInterrupt):
-        train(tmp_path / "run", callbacks=[BreakOff(*place)])
+        train(tmp_path / "run", callbacks=[BreakOff(3, 2)])
     resumed = train(tmp_path / "run", resume=True)
     assert_same_curve(resumed, unbroken)
     for weight, expected in zip(resumed.model.get_weights(), unbroken.model.get_weights(), strict=True):
         np.testing.assert_allclose(weight, expected, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("changes", [{}, {"ema": 0.9}, {"accumulation": 2}], ids=str)
-def test_a_checkpoint_within_an_epoch_is_gone_on_from(changes, tmp_path):
-    recipe = replace(RECIPE, epochs=2, **changes)
-    expected = train(tmp_path / "unbroken", recipe)
+@pytest.mark.parametrize("changes", [{}, {"ema": 0.9, "accumulation": 2, "epochs": 2}], ids=str)
+def test_a_checkpoint_within_an_epoch_is_gone_on_from(changes, unbroken, tmp_path):
+    recipe = replace(RECIPE, **changes)
+    expected = train(tmp_path / "unbroken", recipe) if changes else unbroken
     with pytest.raises(KeyboardInterrupt):
         train(tmp_path / "run", recipe, checkpoint_minutes=1e-9, callbacks=[BreakOff(0, 2)])
     position = last_checkpoint(tmp_path / "run" / "checkpoints").position
@@ -94,7 +93,7 @@ def test_a_checkpoint_within_an_epoch_is_gone_on_from(changes, tmp_path):
     seen = []
     counting = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: seen.append(batch))
     resumed = train(tmp_path / "run", recipe, resume=True, callbacks=[counting])
-    assert len(seen) == 2 * (3 * recipe.accumulation - (recipe.accumulation == 2)) - 2
+    assert len(seen) == recipe.epochs * -(-40 * recipe.accumulation // 16) - 2
     assert_same_curve(resumed, expected)
     for weight, other in zip(resumed.model.get_weights(), expected.model.get_weights(), strict=True):
         np.testing.assert_allclose(weight, other, rtol=1e-4, atol=1e-5)
@@ -204,9 +203,9 @@ def test_starts_from_weights_with_a_new_head_and_frozen_blocks(unbroken, tmp_pat
         pairs = zip(run.model.get_layer(name).get_weights(), unbroken.model.get_layer(name).get_weights(), strict=True)
         for weight, expected in pairs:
             np.testing.assert_array_equal(weight, expected)
-    moved = run.model.get_layer("block_1_channel").get_weights()[0]
-    assert np.abs(moved - unbroken.model.get_layer("block_1_channel").get_weights()[0]).max() > 1e-4
-    with pytest.raises(ValueError, match=r"freeze must be a number of blocks from 0 to 2, got freeze=3"):
+    moved, before = (model.get_layer("head").get_weights()[0] for model in (run.model, unbroken.model))
+    assert np.abs(moved - before).max() > 1e-2
+    with pytest.raises(ValueError, match=r"freeze must be a number of blocks from 0 to 1, got freeze=3"):
         train(tmp_path / "more", recipe, freeze=3)
 
 
