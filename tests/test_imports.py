@@ -18,6 +18,7 @@ ALLOWED = {
     "profiling": {"layers", "models", "training", "profiling", "machine"},
     "data": {"layers", "models", "data"},
     "training": {"layers", "models", "data", "training", "machine"},
+    "commands": {"layers", "weights", "models", "profiling", "data", "training", "machine", "commands"},
 }
 
 

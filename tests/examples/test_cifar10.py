@@ -34,9 +34,10 @@ def test_leaves_a_model_a_history_and_metrics(data_dir, tmp_path):
     losses = [float(row["loss"]) for row in rows]
     assert losses[-1] < 0.85 * losses[0]
     metrics = json.loads((tmp_path / "metrics.json").read_text())
-    assert metrics["backend"] == keras.backend.backend()
-    assert metrics["seed"] == 7
-    assert metrics["arguments"]["learning_rate"] == 0.02
+    assert metrics["machine"]["backend"].startswith(keras.backend.backend())
+    assert metrics["recipe"]["seed"] == 7
+    assert metrics["recipe"]["learning_rate"] == 0.02
+    assert metrics["recipe"]["precision"] == "float32"
     assert metrics["test_accuracy"] == pytest.approx(float(rows[-1]["val_accuracy"]), abs=1e-6)
     assert any((tmp_path / "tensorboard").rglob("*tfevents*"))
     model = keras.models.load_model(tmp_path / "model.keras")
@@ -47,6 +48,18 @@ def test_leaves_a_model_a_history_and_metrics(data_dir, tmp_path):
     scale = {"mean": (0.4914, 0.4822, 0.4465), "std": (0.2023, 0.1994, 0.2010)}
     test = eval_batches(load_tfds("cifar10", "test", data_dir), 64, 32, **scale)
     assert model.evaluate(test, verbose=0)[1] == pytest.approx(metrics["test_accuracy"], abs=1e-6)
+
+
+def test_goes_on_with_a_run(data_dir, tmp_path):
+    flags = "--epochs 2 --batch-size 256 --augmentation none --quiet".split()
+    first = run(data_dir, tmp_path, *flags)
+    assert first.returncode == 0, first.stderr[-2000:]
+    (tmp_path / "model.keras").unlink()
+    for path in (tmp_path / "checkpoints").glob("epoch_0002*"):
+        path.unlink()
+    resumed = run(data_dir, tmp_path, *flags, "--resume")
+    assert resumed.stdout == first.stdout
+    assert (tmp_path / "model.keras").is_file()
 
 
 def test_learns_with_randaugment_mixup_and_cutmix(data_dir, tmp_path):

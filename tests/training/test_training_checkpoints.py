@@ -86,5 +86,7 @@ def test_refuses_another_model(model, tmp_path):
     write_checkpoint(tmp_path, model, Position(1), {})
     other = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
     other.compile("adam", "mse")
-    with pytest.raises(ValueError, match=r"is of another model: it has 6 variables, or of other shapes, and this one 2; resume with the recipe"):
+    with pytest.raises(
+        ValueError, match=r"is of another model: it has 6 variables, .* and this one 2; resume with the recipe"
+    ):
         last_checkpoint(tmp_path).restore(other)

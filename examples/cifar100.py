@@ -1,0 +1,26 @@
+"""Train a network of the SplitMixer paper on CIFAR-100.
+
+    KERAS_BACKEND=jax python examples/cifar100.py --download
+
+is SplitMixer-I-256/8, 100 epochs, for a GPU. For each `--model` the paper has the accuracy in %:
+
+    convmixer          73.92
+    splitmixer_i       72.88
+    splitmixer_ii      70.44
+    splitmixer_iii     70.89
+    splitmixer_iv      71.75
+    splitmixer_v       73.68
+    splitmixer_v_r3_5  74.63
+    stridemixer        71.99
+
+The images come from TensorFlow Datasets: `--download` fetches them once, `--data-dir` says where they are. `--resume`
+goes on with a run that was broken off; `--set` changes any field of the recipe, such as `--set precision=float32`.
+"""
+
+from keras_mixers.commands.training_arguments import recipe_parser, run_arguments
+from keras_mixers.training import find_recipe, fit
+
+args = recipe_parser(__doc__, model="splitmixer_i").parse_args()
+recipe = find_recipe(f"cifar100_{args.model}").change(dict(args.changes))
+run = fit(recipe, data_dir=args.data_dir, download=args.download, **run_arguments(args, "runs/cifar100"))
+print(f"Test accuracy {run.metrics['test_accuracy']:.4f}: {run.directory}")

@@ -1,0 +1,26 @@
+"""Train a network of either paper on ImageNet, as ConvMixer's authors do.
+
+    KERAS_BACKEND=jax python examples/imagenet.py --data-dir /data/tfds
+
+is ConvMixer-1536/20, 150 epochs with 640 images a step, for several GPUs. For each `--model` the papers have the
+accuracy in %:
+
+    convmixer_1536_20      81.37
+    convmixer_768_32       80.16
+    convmixer_1024_20      76.94
+    splitmixer_i_1536_20   79.35
+    splitmixer_i_768_32    75.05
+
+ImageNet is not to be had without an account, so TensorFlow Datasets has to find its archives: put
+ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar of https://image-net.org into /data/tfds/downloads/manual, and give
+`--download` once, which prepares the data set "imagenet2012" from them. On one GPU, `--set accumulation=10` computes a
+step in ten batches of 64 images. `--resume` goes on with a run that was broken off.
+"""
+
+from keras_mixers.commands.training_arguments import recipe_parser, run_arguments
+from keras_mixers.training import find_recipe, fit
+
+args = recipe_parser(__doc__, model="convmixer_1536_20").parse_args()
+recipe = find_recipe(f"imagenet_{args.model}").change(dict(args.changes))
+run = fit(recipe, data_dir=args.data_dir, download=args.download, **run_arguments(args, "runs/imagenet"))
+print(f"Test accuracy {run.metrics['test_accuracy']:.4f}: {run.directory}")

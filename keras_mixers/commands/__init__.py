@@ -1,0 +1,1 @@
+"""The subcommands of `python -m keras_mixers`, one file each."""

@@ -1,0 +1,44 @@
+"""`python -m keras_mixers evaluate MODEL.keras`."""
+
+import argparse
+import json
+
+from keras_mixers.commands.command import Command, whole_number
+from keras_mixers.profiling.table import aligned
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of `evaluate`."""
+    add = parser.add_argument
+    add("model", metavar="MODEL.keras", help="a network that train saved")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--dataset", metavar="NAME", help="a data set of TFDS, such as cifar10")
+    source.add_argument("--images", metavar="FOLDER", help="images of your own: CLASS/FILE")
+    add("--split", default="test", help="the split of the data set (default: test)")
+    add("--data-dir", metavar="FOLDER", help="where TensorFlow Datasets keeps its data")
+    add("--limit", type=whole_number, metavar="N", help="evaluate only the first images")
+    add("--batch-size", type=whole_number, default=128, metavar="N", help="(default: 128)")
+    add("--json", action="store_true", help="print JSON instead of a table")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Prints accuracy and loss on a data set."""
+    from keras_mixers.data import load_folder, load_tfds
+    from keras_mixers.training import evaluate_images, load_trained
+
+    model = load_trained(arguments.model)
+    if arguments.images:
+        images = load_folder(arguments.images, arguments.limit)
+    else:
+        images = load_tfds(arguments.dataset, arguments.split, arguments.data_dir, limit=arguments.limit)
+    found = evaluate_images(model, images, arguments.batch_size)
+    if arguments.json:
+        print(json.dumps(found, indent=2))
+    else:
+        accuracies = (f"{100 * found[name]:.2f}" for name in ("top-1", "top-5"))
+        row = (found["images"], *accuracies, f"{found['loss']:.4f}")
+        print(aligned([("images", "top-1 in %", "top-5 in %", "loss"), row]))
+    return 0
+
+
+COMMAND = Command("accuracy of a trained network on a data set or a folder of images", add_arguments, run)

@@ -1,0 +1,79 @@
+"""What every training run can be told on a command line: by `train`, and by the programs in examples/."""
+
+import argparse
+from collections.abc import Callable
+from typing import Any
+
+import keras
+
+from keras_mixers.commands.command import number
+
+
+def add_run_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds `changes`, pairs of a recipe's field and its value, and what `run_arguments` reads."""
+    add = parser.add_argument
+    add("--epochs", dest="changes", action="append", type=_value_of("epochs"), metavar="N", help="if not the recipe's")
+    add("--batch-size", dest="changes", action="append", type=_value_of("batch_size"), metavar="N", help="likewise")
+    add(
+        "--set",
+        dest="changes",
+        nargs="+",
+        action="extend",
+        type=_change,
+        metavar="NAME=VALUE",
+        help="other fields of the recipe, such as precision=float32 augmentation.flip=False model_arguments.dim=128",
+    )
+    add("--output-dir", metavar="FOLDER", help="where everything is written (default: a folder in runs)")
+    add("--resume", action="store_true", help="go on with the run in --output-dir")
+    add("--checkpoint-minutes", type=number, default=15, metavar="N", help="time between checkpoints (default: 15)")
+    add("--tensorboard", action="store_true", help="write logs for TensorBoard too")
+    add("--quiet", action="store_true", help="show only the result")
+    parser.set_defaults(changes=[])
+
+
+def add_dataset_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds where a data set of TFDS is, and whether it may be fetched."""
+    parser.add_argument("--data-dir", metavar="FOLDER", help="where TensorFlow Datasets keeps its data")
+    parser.add_argument("--download", action="store_true", help="fetch the data set if it is not there")
+
+
+def recipe_parser(description: str, model: str) -> argparse.ArgumentParser:
+    """Makes the parser of a program that trains on one data set, with the recipe of the network that `--model` names.
+
+    Args:
+        description: what the program does, shown as it stands.
+        model: the network of its table that is trained by default.
+    """
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default=model, metavar="NAME", help=f"one of those above (default: {model})")
+    add_dataset_arguments(parser)
+    add_run_arguments(parser)
+    return parser
+
+
+def run_arguments(arguments: argparse.Namespace, output_dir: str) -> dict[str, Any]:
+    """Returns what `fit` takes of these arguments.
+
+    Args:
+        arguments: what a parser with `add_run_arguments` gave.
+        output_dir: where everything is written if the arguments do not say it.
+    """
+    output_dir = arguments.output_dir or output_dir
+    return {
+        "output_dir": output_dir,
+        "resume": arguments.resume,
+        "checkpoint_minutes": arguments.checkpoint_minutes,
+        "callbacks": [keras.callbacks.TensorBoard(f"{output_dir}/tensorboard")] if arguments.tensorboard else [],
+        "verbose": not arguments.quiet,
+    }
+
+
+def _value_of(field: str) -> Callable[[str], tuple[str, str]]:
+    return lambda text: (field, text)
+
+
+def _change(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not (name and equals):
+        raise argparse.ArgumentTypeError(f"must be NAME=VALUE, such as epochs=25, got {text!r}")
+    return name, value

@@ -1,0 +1,52 @@
+"""Which image it was that could not be read."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+
+import tensorflow as tf
+
+from keras_mixers.data.sources import Images
+
+UNREADABLE = (tf.errors.InvalidArgumentError, tf.errors.NotFoundError)
+
+
+@contextlib.contextmanager
+def naming_damaged(*sources: Images) -> Iterator[None]:
+    """Has what reads these images fail in one sentence that names the one that cannot be read.
+
+    A pipeline's own error seldom says which file it is about; only once there is one are they read one by one.
+
+    Raises:
+        ValueError: if an image cannot be read.
+
+    Example:
+        >>> import tensorflow as tf
+        >>> from keras_mixers.data import Images
+        >>> records = tf.data.Dataset.from_tensor_slices(([b"no image"], [0]))
+        >>> images = Images(records, 1, ("cat",), decode=tf.io.decode_png)
+        >>> with naming_damaged(images):
+        ...     list(images.examples)
+        Traceback (most recent call last):
+        ValueError: Image 0 cannot be read: it is gone, no image, or damaged; replace it.
+    """
+    try:
+        yield
+    except UNREADABLE as error:
+        damaged = next((name for images in sources for name in _damaged(images)), None)
+        if damaged is None:
+            raise
+        raise ValueError(f"{damaged} cannot be read: it is gone, no image, or damaged; replace it.") from error
+
+
+def _damaged(images: Images) -> Iterator[str]:
+    if images.decode is None:
+        return
+    decode = tf.function(images.decode)
+    for i, (record, _) in enumerate(images.records):
+        try:
+            decode(record)
+        except UNREADABLE as error:
+            contents = record.numpy()
+            is_path = isinstance(error, tf.errors.NotFoundError) or os.path.isfile(contents)
+            yield f"The image {os.fsdecode(contents)!r}" if is_path else f"Image {i}"

@@ -1,0 +1,160 @@
+"""What a trained network says about images."""
+
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import keras
+import numpy as np
+
+from keras_mixers.layers import NormalizePixels
+
+if TYPE_CHECKING:
+    from keras_mixers.data import Images  # imports TensorFlow, which prediction does without
+
+
+def load_trained(path: str | Path) -> keras.Model:
+    """Reads a network from a .keras file, in Keras's safe mode.
+
+    Args:
+        path: a file that `fit` wrote, or any other network that classifies images and knows its `pixels`.
+
+    Returns:
+        The network; its `class_names` are None if they are not known.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is no such network.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no network at {str(path)!r}; train writes model.keras and best.keras.")
+    if not zipfile.is_zipfile(path):
+        raise ValueError(f"{str(path)!r} is no .keras file, or was cut short; train writes model.keras and best.keras.")
+    try:
+        model = keras.models.load_model(path, compile=False)
+    except Exception as error:  # what a damaged file raises depends on where it is damaged
+        reason = str(error).splitlines()[0].partition(". ")[0].rstrip(".")
+        raise ValueError(f"{str(path)!r} is damaged, or no network that can be loaded: {reason}.") from error
+    if len(getattr(model, "output_shape", ())) != 2:
+        raise ValueError(f"The network in {str(path)!r} gives no classes; build it with include_top=True.")
+    if getattr(model, "pixels", None) is None:
+        raise ValueError(
+            f"The network in {str(path)!r} does not say which pixels it takes: set model.pixels, as "
+            "keras_mixers.find_preset(NAME).pixels has them, and save it again."
+        )
+    if not hasattr(model, "class_names"):
+        model.class_names = None
+    return model
+
+
+def predict_images(model: keras.Model, images: Sequence[Any], batch_size: int = 32) -> np.ndarray:
+    """Returns the probabilities of the classes, (images, classes).
+
+    Args:
+        model: a network that knows its pixels, as `load_trained` returns.
+        images: files, or arrays (height, width, 3) with values from 0 to 255.
+        batch_size: images that are computed at once.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if a file or an array is no image, or there are no images.
+    """
+    if isinstance(images, str | Path) or not len(images):
+        raise ValueError(f"images must be a list of at least one image, got images={images!r}.")
+    probabilities = []
+    for first in range(0, len(images), batch_size):
+        batch = [read_image(image) for image in images[first : first + batch_size]]
+        batch = model.pixels.preprocess(batch, normalize=not _normalizes(model), data_format=_data_format(model))
+        probabilities.append(np.exp(_log_probabilities(model, batch)))
+    return np.concatenate(probabilities)
+
+
+def evaluate_images(model: keras.Model, images: "Images", batch_size: int = 128) -> dict[str, float]:
+    """Returns how well a network classifies images.
+
+    Args:
+        model: a network that knows its pixels, as `load_trained` returns.
+        images: images of its classes.
+        batch_size: images that are computed at once.
+
+    Returns:
+        The number of `"images"`, the shares of them whose class is the most probable one, `"top-1"`, or among the
+        five most probable ones, `"top-5"`, and the mean cross-entropy, `"loss"`.
+
+    Raises:
+        ValueError: if the images have other classes, or one of them cannot be read.
+    """
+    from keras_mixers.data import eval_batches
+    from keras_mixers.data.damaged import naming_damaged
+
+    check_classes(model, images.class_names)
+    pixels = model.pixels
+    mean, std = ((0.0,) * 3, (1 / 255,) * 3) if _normalizes(model) else (pixels.mean, pixels.std)
+    batches = eval_batches(
+        images,
+        batch_size,
+        pixels.size,
+        mean=mean,
+        std=std,
+        crop_fraction=pixels.crop_fraction,
+        interpolation=pixels.interpolation,
+    )
+    top1, top5, loss = 0, 0, 0.0
+    with naming_damaged(images):
+        for x, y in batches.as_numpy_iterator():
+            x = x if _data_format(model) == "channels_last" else np.moveaxis(x, -1, 1)
+            log_probabilities, labels = _log_probabilities(model, x), y.argmax(1)
+            order = np.argsort(-log_probabilities, axis=1, kind="stable")  # of equal ones the first, as Keras counts
+            place = np.argmax(order == labels[:, None], axis=1)
+            top1, top5 = top1 + int((place < 1).sum()), top5 + int((place < 5).sum())
+            loss -= float(log_probabilities[np.arange(len(labels)), labels].sum())
+    return {
+        "images": images.count,
+        "top-1": top1 / images.count,
+        "top-5": top5 / images.count,
+        "loss": loss / images.count,
+    }
+
+
+def check_classes(model: keras.Model, class_names: Sequence[str]) -> None:
+    """Refuses images of other classes than a network's."""
+    known, classes = model.class_names, model.output_shape[-1]
+    if len(class_names) != classes:
+        raise ValueError(f"The network tells {classes} classes apart, the images have {len(class_names)}; take others.")
+    for i, (name, other) in enumerate(zip(known or class_names, class_names, strict=True)):
+        if name != other:
+            raise ValueError(
+                f"The images must be of the network's classes, but class {i} is {name!r} to the network, and {other!r} "
+                "is that of the images; take others."
+            )
+
+
+def read_image(image: Any) -> np.ndarray:
+    """Returns an image (height, width, 3) of a file, or the array that it is."""
+    if not isinstance(image, str | Path):
+        return image
+    try:
+        return keras.utils.img_to_array(keras.utils.load_img(image), data_format="channels_last")
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"There is no image at {str(image)!r}.") from error
+    except Exception as error:  # what Pillow raises depends on where a file is damaged
+        reason = getattr(error, "strerror", None) or "it is no image, or damaged"
+        raise ValueError(f"The image {str(image)!r} cannot be read: {reason}.") from error
+
+
+def _data_format(model: keras.Model) -> str:
+    return "channels_last" if model.input_shape[-1] == 3 else "channels_first"
+
+
+def _normalizes(model: keras.Model) -> bool:
+    return any(isinstance(layer, NormalizePixels) for layer in model.layers)
+
+
+def _log_probabilities(model: keras.Model, batch: np.ndarray) -> np.ndarray:
+    outputs = keras.ops.convert_to_numpy(model.predict_on_batch(batch)).astype("float64")
+    if model.layers[-1].get_config().get("activation") == "softmax":
+        return np.log(np.maximum(outputs, np.finfo("float32").tiny))
+    outputs -= outputs.max(1, keepdims=True)
+    return outputs - np.log(np.exp(outputs).sum(1, keepdims=True))
