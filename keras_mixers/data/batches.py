@@ -24,7 +24,8 @@ def train_batches(
         mean: mean colour of the data, three numbers in units of 255.
         std: standard deviation of the colours, three numbers in units of 255.
         augmentation: `Augmentation`; none by default.
-        seed: integer. The sequence of epochs is a function of it and of `tf.random.set_seed`, if that was called.
+        seed: integer. Every epoch's order and augmentation are a function of it and of the epoch's number. Without
+            `epochs` the numbers are drawn, and then `tf.random.set_seed`, if it was called, has its part in them.
         epochs: `range(start, stop)`: every iteration gives these epochs one after the other, and epoch i is the same
             wherever the range starts. So a run that is resumed sees what an unbroken one would.
         first_batch: number of batches of the first of these epochs that are left out.
@@ -71,6 +72,9 @@ def train_batches(
 
     @tf.autograph.experimental.do_not_convert
     def one_epoch(epoch):
+        # `shuffle` adds the global seed of `tf.random.set_seed` to its own, and fails if that is 0 and its own a
+        # tensor. This sets the seed of the graph that is being traced here and of nothing else.
+        tf.random.set_seed(1)
         # Maps run in parallel, so none may draw from a generator: the pipeline carries stateless seeds.
         order_seed, *seeds = tf.unstack(tf.random.split(tf.random.fold_in([seed, 0], epoch), 3))
         crop_seeds, batch_seeds = (

@@ -71,6 +71,13 @@ def test_epochs_are_the_same_wherever_they_start(images, size):
     assert numbers[0] != numbers[1]
 
 
+@pytest.mark.parametrize("global_seed", [0, 3])
+def test_numbered_epochs_do_not_depend_on_the_global_seed(images, global_seed):
+    expected = epoch(train(images, augmentation=EVERYTHING, epochs=range(2)))
+    tf.random.set_seed(global_seed)
+    assert_same(epoch(train(images, augmentation=EVERYTHING, epochs=range(2))), expected)
+
+
 @pytest.mark.parametrize("epochs", [range(3), None])
 def test_every_epoch_has_each_image_once(images, epochs):
     batches = train(images, epochs=epochs)
