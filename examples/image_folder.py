@@ -31,6 +31,7 @@ parser.add_argument("--freeze", type=int, default=0, metavar="N", help="blocks, 
 add_run_arguments(parser)
 args = parser.parse_args()
 
+settings = run_arguments(args, "runs/image_folder")
 pixels = find_preset(args.model).pixels
 recipe = Recipe(
     model=args.model,
@@ -47,6 +48,6 @@ run = fit(
     **load_folders(args.folder, seed=recipe.seed),
     weights=args.weights,
     freeze=args.freeze,
-    **run_arguments(args, "runs/image_folder"),
+    **settings,
 )
 print(f"Test accuracy {run.metrics['test_accuracy']:.4f}: {run.directory}")

@@ -34,6 +34,7 @@ def run(arguments: argparse.Namespace) -> int:
         print(aligned([("recipe", "model", "data set", "epochs", "published top-1 in %"), *rows]))
         return 0
     recipe = find_recipe(arguments.recipe).change(dict(arguments.changes))
+    settings = run_arguments(arguments, f"runs/{arguments.recipe}")
     images = {}
     if arguments.images:
         recipe = recipe.change({"dataset": "folder", "published": None, "source": ""})
@@ -46,7 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
             weights=arguments.weights,
             freeze=arguments.freeze,
             **images,
-            **run_arguments(arguments, f"runs/{arguments.recipe}"),
+            **settings,
         )
     published = f" (published for the recipe: {recipe.published:.2f} %)" if recipe.published else ""
     print(f"Test accuracy {100 * trained.metrics['test_accuracy']:.2f} %{published}: {trained.directory}")

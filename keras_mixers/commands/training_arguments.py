@@ -6,7 +6,8 @@ from typing import Any
 
 import keras
 
-from keras_mixers.commands.command import number
+from keras_mixers.commands.command import number, whole_number
+from keras_mixers.training.processes import join_processes
 
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,6 +27,10 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     add("--output-dir", metavar="FOLDER", help="where everything is written (default: a folder in runs)")
     add("--resume", action="store_true", help="go on with the run in --output-dir")
     add("--checkpoint-minutes", type=number, default=15, metavar="N", help="time between checkpoints (default: 15)")
+    add("--devices", type=whole_number, metavar="N", help="of this machine's accelerators (default: all)")
+    add("--coordinator", metavar="HOST:PORT", help="of several processes, on JAX: where the first one listens")
+    add("--processes", type=whole_number, metavar="N", help="of several processes, on JAX: how many there are")
+    add("--process", type=int, metavar="I", help="of several processes, on JAX: which this is, from 0")
     add("--tensorboard", action="store_true", help="write logs for TensorBoard too")
     add("--quiet", action="store_true", help="show only the result")
     parser.set_defaults(changes=[])
@@ -52,18 +57,23 @@ def recipe_parser(description: str, model: str) -> argparse.ArgumentParser:
 
 
 def run_arguments(arguments: argparse.Namespace, output_dir: str) -> dict[str, Any]:
-    """Returns what `fit` takes of these arguments.
+    """Returns what `fit` takes of these arguments, and joins the other processes of the run, if there are any.
+
+    To be called before anything is computed.
 
     Args:
         arguments: what a parser with `add_run_arguments` gave.
         output_dir: where everything is written if the arguments do not say it.
     """
+    process = join_processes(arguments.coordinator, arguments.processes, arguments.process)
     output_dir = arguments.output_dir or output_dir
+    logs = arguments.tensorboard and process == 0
     return {
         "output_dir": output_dir,
         "resume": arguments.resume,
         "checkpoint_minutes": arguments.checkpoint_minutes,
-        "callbacks": [keras.callbacks.TensorBoard(f"{output_dir}/tensorboard")] if arguments.tensorboard else [],
+        "devices": arguments.devices,
+        "callbacks": [keras.callbacks.TensorBoard(f"{output_dir}/tensorboard")] if logs else [],
         "verbose": not arguments.quiet,
     }
 

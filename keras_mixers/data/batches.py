@@ -8,12 +8,24 @@ import tensorflow as tf
 
 from keras_mixers.data.augmentation import Augmentation, AugmentBatch, normalize
 from keras_mixers.data.crops import center_crop, random_crop, random_crops
+from keras_mixers.data.share import ALONE
 
 CACHE_BYTES = 2**30
 
 
 def train_batches(
-    images, batch_size, image_size, *, mean, std, augmentation=None, seed=0, cache=None, epochs=None, first_batch=0
+    images,
+    batch_size,
+    image_size,
+    *,
+    mean,
+    std,
+    augmentation=None,
+    seed=0,
+    cache=None,
+    epochs=None,
+    first_batch=0,
+    share=ALONE,
 ):
     """Shuffled, augmented batches; every iteration is another epoch.
 
@@ -30,7 +42,9 @@ def train_batches(
             wherever the range starts. So a run that is resumed sees what an unbroken one would.
         first_batch: number of batches of the first of these epochs that are left out.
         cache: whether the decoded images stay in memory as uint8. By default they do if they all have one known size
-            and take at most 1 GiB.
+            and take at most 1 GiB, and one process reads them all.
+        share: `Share` of several processes or devices: this one gets `batch_size` / `processes` images of each batch.
+            Images are cropped as if it were alone; what is drawn for a whole batch is drawn for each part anew.
 
     Returns:
         `tf.data.Dataset` of normalised float32 images (batch, image_size, image_size, 3) and one-hot float32 labels
@@ -52,7 +66,7 @@ def train_batches(
     _check(batch_size, image_size, mean, std)
     augmentation = augmentation or Augmentation()
     augment = AugmentBatch(augmentation, images.num_classes, mean, std)
-    images = _cached(images, cache)
+    images = _cached(images, cache, share)
 
     def crop(example, seed):
         image, label = example
@@ -70,6 +84,9 @@ def train_batches(
     have_size = _shape(images) == (image_size, image_size, 3) and augmentation.resize in (None, image_size)
     buffer = images.shuffle_buffer or images.count
 
+    def own(dataset):
+        return share.part(share.filled(dataset, images.count), images.count, batch_size)
+
     @tf.autograph.experimental.do_not_convert
     def one_epoch(epoch):
         # `shuffle` adds the global seed of `tf.random.set_seed` to its own, and fails if that is 0 and its own a
@@ -77,14 +94,17 @@ def train_batches(
         tf.random.set_seed(1)
         # Maps run in parallel, so none may draw from a generator: the pipeline carries stateless seeds.
         order_seed, *seeds = tf.unstack(tf.random.split(tf.random.fold_in([seed, 0], epoch), 3))
+        if share.processes > 1:
+            seeds[1] = tf.random.fold_in(seeds[1], share.process)
         crop_seeds, batch_seeds = (
             tf.data.Dataset.counter().map(lambda i, seed=seed: tf.random.fold_in(seed, i)) for seed in seeds
         )
         records = images.records.shuffle(buffer, tf.cast(order_seed[0], tf.int64), reshuffle_each_iteration=False)
-        examples = dataclasses.replace(images, records=records).examples
+        examples = dataclasses.replace(images, records=own(records)).examples
         if not have_size:
-            examples = tf.data.Dataset.zip(examples, crop_seeds).map(crop, tf.data.AUTOTUNE)
-        batches = tf.data.Dataset.zip(examples.batch(batch_size), batch_seeds)
+            seeded = tf.data.Dataset.zip(examples, own(crop_seeds.take(images.count)))
+            examples = seeded.map(crop, tf.data.AUTOTUNE)
+        batches = tf.data.Dataset.zip(examples.batch(batch_size // share.processes), batch_seeds)
         batches = batches.skip(tf.where(epoch == start, tf.constant(first_batch, tf.int64), 0))
         return batches.map(finish, tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
 
@@ -100,7 +120,18 @@ def train_batches(
     return batches.apply(tf.data.experimental.assert_cardinality(count)).prefetch(tf.data.AUTOTUNE)
 
 
-def eval_batches(images, batch_size, image_size, *, mean, std, crop_fraction=1.0, interpolation="bicubic", cache=None):
+def eval_batches(
+    images,
+    batch_size,
+    image_size,
+    *,
+    mean,
+    std,
+    crop_fraction=1.0,
+    interpolation="bicubic",
+    cache=None,
+    share=ALONE,
+):
     """Batches in the order of the images: resized, cropped at the centre and normalised.
 
     Args:
@@ -112,9 +143,11 @@ def eval_batches(images, batch_size, image_size, *, mean, std, crop_fraction=1.0
         crop_fraction: share of the shorter side that the crop keeps: it is resized to image_size / crop_fraction.
         interpolation: method of `tf.image.resize`, with antialiasing.
         cache: as in `train_batches`.
+        share: as in `train_batches`.
 
     Returns:
-        `tf.data.Dataset` with the elements of `train_batches`.
+        `tf.data.Dataset` with the elements of `train_batches`. If several devices share the batches there is a third:
+        a weight for each image, 0 for those that fill up the last batch, with a mean of 1.
 
     Raises:
         ValueError: if an argument is out of its range.
@@ -131,19 +164,28 @@ def eval_batches(images, batch_size, image_size, *, mean, std, crop_fraction=1.0
     _check(batch_size, image_size, mean, std)
     if not 0 < crop_fraction <= 1:
         raise ValueError(f"crop_fraction must be above 0 and at most 1, got crop_fraction={crop_fraction}.")
-    images = _cached(images, cache)
+    images = _cached(images, cache, share)
     resized = math.floor(image_size / crop_fraction)
 
     def crop(image, label):
         return center_crop(image, image_size, resized, interpolation), label
 
-    def finish(pixels, labels):
-        return normalize(pixels, mean, std), tf.one_hot(labels, images.num_classes)
+    def finish(pixels, labels, *weights):
+        return normalize(pixels, mean, std), tf.one_hot(labels, images.num_classes), *weights
 
-    examples = images.examples
+    def own(dataset):
+        return share.part(dataset, images.count, batch_size)
+
+    examples = dataclasses.replace(images, records=own(share.filled(images.records, images.count))).examples
     if _shape(images) != (resized, resized, 3) or resized != image_size:
         examples = examples.map(crop, tf.data.AUTOTUNE)
-    return examples.batch(batch_size).map(finish, tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
+    if share.devices > 1:
+        filled = images.count + share.padding(images.count)
+        weights = tf.data.Dataset.range(filled).map(lambda i: tf.where(i < images.count, filled / images.count, 0.0))
+        examples = tf.data.Dataset.zip(examples, own(weights)).map(lambda example, weight: (*example, weight))
+    batches = examples.batch(batch_size // share.processes).map(finish, tf.data.AUTOTUNE)
+    count = math.ceil(images.count / batch_size)
+    return batches.apply(tf.data.experimental.assert_cardinality(count)).prefetch(tf.data.AUTOTUNE)
 
 
 def _shape(images):
@@ -151,10 +193,10 @@ def _shape(images):
     return tuple(images.examples.element_spec[0].shape)
 
 
-def _cached(images, cache):
+def _cached(images, cache, share):
     shape = _shape(images)
     if cache is None:
-        cache = None not in shape and images.count * math.prod(shape) <= CACHE_BYTES
+        cache = share.processes == 1 and None not in shape and images.count * math.prod(shape) <= CACHE_BYTES
     return images.cached() if cache else images
 
 

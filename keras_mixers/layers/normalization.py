@@ -75,7 +75,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
             mean, variance = torch.zeros_like(mean), torch.zeros_like(variance)
         y = torch.nn.functional.batch_norm(x, mean, variance, gamma, beta, training, momentum=1.0, eps=self.epsilon)
         if training:
-            self._update(mean, variance, values)
+            self._update(mean, _biased(variance, values))
         return y if self.axis == 1 else y.movedim(1, -1)
 
     def _numbers(self) -> list[Any]:
@@ -84,6 +84,12 @@ class BatchNormalization(keras.layers.BatchNormalization):
     def _call_on_tensorflow(self, x: Any, training: bool) -> Any:
         import tensorflow as tf
 
+        if training and tf.distribute.get_strategy().num_replicas_in_sync > 1:
+            wide = tf.cast(x, "float32")
+            mean, variance = ops.moments(wide, axes=(0, 1, 2), synchronized=True)
+            self._update(mean, variance)
+            y = tf.nn.batch_normalization(wide, mean, variance, self.beta, self.gamma, self.epsilon)
+            return tf.cast(y, x.dtype)
         y, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
             x=x,
             scale=self.gamma,
@@ -94,11 +100,15 @@ class BatchNormalization(keras.layers.BatchNormalization):
             is_training=training,
         )
         if training:
-            self._update(mean, variance, tf.cast(tf.size(x) // x.shape[-1], "float32"))
+            self._update(mean, _biased(variance, tf.cast(tf.size(x) // x.shape[-1], "float32")))
         return y
 
-    def _update(self, mean: Any, unbiased_variance: Any, values: Any) -> None:
-        """Moves the statistics towards a batch's, of which the variance is biased in Keras."""
-        variance = unbiased_variance * ((values - 1) / values)
+    def _update(self, mean: Any, variance: Any) -> None:
+        """Moves the statistics towards a batch's."""
         for moving, new in ((self.moving_mean, mean), (self.moving_variance, variance)):
             moving.assign(moving * self.momentum + new * (1 - self.momentum))
+
+
+def _biased(variance: Any, values: Any) -> Any:
+    """Returns the variance that Keras's norms keep, from the unbiased one of so many values."""
+    return variance * ((values - 1) / values)

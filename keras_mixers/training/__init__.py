@@ -6,6 +6,7 @@ from typing import Any
 from keras_mixers.training.adamw import AdamW
 from keras_mixers.training.history import HistoryWriter
 from keras_mixers.training.memory import keep_memory
+from keras_mixers.training.processes import join_processes
 from keras_mixers.training.schedule import TriangularSchedule
 
 # These import TensorFlow, which feeds the images: only once they are asked for.
@@ -20,7 +21,7 @@ _LATER = {
     "predict_images": "prediction",
 }
 
-__all__ = ["AdamW", "HistoryWriter", "TriangularSchedule", "keep_memory", *_LATER]
+__all__ = ["AdamW", "HistoryWriter", "TriangularSchedule", "join_processes", "keep_memory", *_LATER]
 
 
 def __getattr__(name: str) -> Any:

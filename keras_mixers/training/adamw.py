@@ -44,6 +44,18 @@ class AdamW(KerasAdamW):
         kwargs.setdefault("name", "adamw")
         super().__init__(learning_rate=learning_rate, weight_decay=weight_decay, epsilon=epsilon, **kwargs)
 
+    def _clip_gradients(self, grads: list[Any]) -> list[Any]:
+        """Clips the gradient of the whole batch: on TensorFlow's devices, Keras would clip that of each part."""
+        if keras.backend.backend() == "tensorflow" and (self.clipnorm or self.global_clipnorm or self.clipvalue):
+            import tensorflow as tf
+
+            devices = tf.distribute.get_strategy().num_replicas_in_sync
+            context = tf.distribute.get_replica_context()
+            if devices > 1 and context is not None:
+                whole = super()._clip_gradients(context.all_reduce("SUM", grads))
+                return [gradient / devices for gradient in whole]  # what is applied is their sum
+        return super()._clip_gradients(grads)
+
     @property
     def epsilon(self) -> Any:
         """What Keras is to add to √v: ε · √(1 - β₂ᵗ)."""

@@ -5,6 +5,7 @@ the metrics, and where the run stands. The zip format's checksums tell a file th
 """
 
 import json
+import math
 import os
 import re
 import tempfile
@@ -84,6 +85,7 @@ def write_checkpoint(directory: str | Path, model: keras.Model, position: Positi
     arrays = {
         f"{part}/{i:05d}": keras.ops.convert_to_numpy(variable)
         for part, variables in _variables(model).items()
+        if part != "metrics" or position.step  # an epoch begins with empty metrics
         for i, variable in enumerate(variables)
     }
     arrays["notes"] = np.array(json.dumps(notes))
@@ -160,7 +162,8 @@ class Checkpoints(keras.callbacks.Callback):
     Args:
         directory: where they are written.
         notes: a dictionary that is stored with each; whoever holds it may change it during the run.
-        minutes: how often a checkpoint is written within an epoch.
+        minutes: how often a checkpoint is written within an epoch; infinity for never, not even if it is asked to stop.
+        writes: whether it is this process, of several, that writes them.
         start: where the run begins.
 
     Attributes:
@@ -168,12 +171,18 @@ class Checkpoints(keras.callbacks.Callback):
     """
 
     def __init__(
-        self, directory: str | Path, notes: dict[str, Any], minutes: float = 15, start: Position | None = None
+        self,
+        directory: str | Path,
+        notes: dict[str, Any],
+        minutes: float = 15,
+        writes: bool = True,
+        start: Position | None = None,
     ) -> None:
         super().__init__()
         self.directory = Path(directory)
         self.notes = notes
         self.seconds = minutes * 60
+        self.writes = writes
         self.start = start or Position()
         self.stop_asked = False
         self.epoch = 0
@@ -184,19 +193,18 @@ class Checkpoints(keras.callbacks.Callback):
         self.first_step = self.start.step if epoch == self.start.epoch else 0
 
     def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
-        if self.stop_asked or time.monotonic() - self.written > self.seconds:
-            position = Position(self.epoch, self.first_step + batch + 1)
-            path = self._write(position)
-            if self.stop_asked:
-                raise SystemExit(
-                    f"Stopped in epoch {position.epoch + 1} after {position.step} batches; --resume goes on from "
-                    f"{str(path)!r}."
-                )
+        position = Position(self.epoch, self.first_step + batch + 1)
+        if self.seconds < math.inf and (self.stop_asked or time.monotonic() - self.written > self.seconds):
+            self._write(position)
+        if self.stop_asked:
+            kept = [str(path) for path in _paths(self.directory)]
+            goes_on = f"--resume goes on from {kept[-1]!r}" if kept else "there is no checkpoint yet"
+            raise SystemExit(f"Stopped in epoch {position.epoch + 1} after {position.step} batches; {goes_on}.")
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         self._write(Position(epoch + 1))
 
-    def _write(self, position: Position) -> Path:
-        path = write_checkpoint(self.directory, self.model, position, self.notes)
+    def _write(self, position: Position) -> None:
+        if self.writes:
+            write_checkpoint(self.directory, self.model, position, self.notes)
         self.written = time.monotonic()
-        return path

@@ -4,6 +4,7 @@ import math
 import os
 import tempfile
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,10 @@ from keras_mixers.training.checkpoints import Checkpoints
 def save_model(model: keras.Model, path: Path) -> None:
     """Writes a .keras file that is whole or not there."""
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".") as directory:
-        model.save(Path(directory, path.name))
+        # Keras makes variables when it saves, which JAX and TensorFlow would share with all processes, of which only
+        # this one saves. What is shared belongs to a thread, so another one does it.
+        with ThreadPoolExecutor(1) as thread:
+            thread.submit(model.save, Path(directory, path.name)).result()
         os.replace(Path(directory, path.name), path)
 
 
@@ -26,11 +30,18 @@ class KeepBest(keras.callbacks.Callback):
         path: the .keras file.
         notes: a dictionary in which `"best"` is kept, the best accuracy.
         averages: the callback that swaps averaged weights in, if there are any: they are what is saved.
+        writes: whether it is this process, of several, that saves.
     """
 
-    def __init__(self, path: Path, notes: dict[str, Any], averages: Sequence[keras.callbacks.SwapEMAWeights]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        notes: dict[str, Any],
+        averages: Sequence[keras.callbacks.SwapEMAWeights],
+        writes: bool = True,
+    ) -> None:
         super().__init__()
-        self.path, self.notes, self.averages = path, notes, averages
+        self.path, self.notes, self.averages, self.writes = path, notes, averages, writes
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         if self.notes["best"] is not None and logs["val_accuracy"] <= self.notes["best"]:
@@ -38,9 +49,22 @@ class KeepBest(keras.callbacks.Callback):
         self.notes["best"] = float(logs["val_accuracy"])
         for averages in self.averages:
             averages.on_test_begin()
-        save_model(self.model, self.path)
+        if self.writes:
+            save_model(self.model, self.path)
         for averages in self.averages:
             averages.on_test_end()
+
+
+class KeepWeights(keras.callbacks.Callback):
+    """Remembers the weights after an epoch: at its end, `model.fit` replaces them by their averages."""
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        self.values = [keras.ops.convert_to_numpy(weight).copy() for weight in self.model.trainable_variables]
+
+    def put_back(self) -> None:
+        """Gives the network these weights."""
+        for weight, value in zip(self.model.trainable_variables, self.values, strict=True):
+            weight.assign(value)
 
 
 class StopAtNonFiniteLoss(keras.callbacks.Callback):

@@ -19,8 +19,9 @@ from keras_mixers.machine import describe_machine
 from keras_mixers.models import create_model
 from keras_mixers.training.adamw import AdamW
 from keras_mixers.training.checkpoints import Checkpoint, Checkpoints, Position, last_checkpoint
+from keras_mixers.training.devices import Devices, find_devices
 from keras_mixers.training.history import HistoryWriter, read_history
-from keras_mixers.training.keeping import KeepBest, StopAtNonFiniteLoss, save_model
+from keras_mixers.training.keeping import KeepBest, KeepWeights, StopAtNonFiniteLoss, save_model
 from keras_mixers.training.memory import keep_memory
 from keras_mixers.training.progress import Progress
 from keras_mixers.training.recipe import Recipe
@@ -37,7 +38,7 @@ class Run:
 
     Attributes:
         model: the trained network, with the averaged weights if the recipe has `ema`.
-        history: one dictionary an epoch, as in history.csv.
+        history: one dictionary an epoch, as in history.csv; of several processes, the first has it.
         metrics: test accuracy and loss, and what the run was, as in metrics.json.
         directory: where the files are.
     """
@@ -60,6 +61,7 @@ def fit(
     freeze: int = 0,
     resume: bool = False,
     checkpoint_minutes: float = 15,
+    devices: int | None = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
     verbose: int | str = "auto",
 ) -> Run:
@@ -81,7 +83,9 @@ def fit(
         freeze: number of blocks, from the first, whose weights stay as they are, and the embedding's too; 0 for none.
         resume: whether a run that this folder holds goes on; without it a folder with a run is refused.
         checkpoint_minutes: how often a checkpoint is written within an epoch.
-        callbacks: further Keras callbacks.
+        devices: how many of this machine's accelerators share each batch; all by default. Several processes join
+            with `join_processes` before.
+        callbacks: further Keras callbacks, of each process.
         verbose: Keras's: 0 is silent, 1 shows a progress bar, 2 one line an epoch.
 
     Returns:
@@ -93,55 +97,60 @@ def fit(
         FileNotFoundError: if the data set is not there.
         OSError: if files cannot be written.
         FloatingPointError: if the loss becomes infinite or not a number.
+        ConnectionError: if another process of the run has ended.
     """
     recipe = find_recipe(recipe) if isinstance(recipe, str) else recipe
+    devices = find_devices(devices)
+    batch_size = shared_batch_size(recipe, devices)
     directory = Path(output_dir)
-    checkpoint = open_directory(directory, recipe, resume)
-    train_images, test_images = load_images(recipe, data_dir, download, train_images, test_images)
+    with devices.naming_lost_processes(), devices.scope():
+        checkpoint = open_directory(directory, recipe, resume, devices)
+        train_images, test_images = load_images(recipe, data_dir, download, train_images, test_images)
 
-    keep_memory()
-    keras.utils.set_random_seed(recipe.seed)
-    model = make_model(recipe, train_images.class_names, weights)
-    freeze_blocks(model, freeze)
-    batch_size = recipe.batch_size // recipe.accumulation
-    batches_per_epoch = math.ceil(train_images.count / batch_size)
-    compile_model(model, recipe, batches_per_epoch)
-    pixels = {"mean": recipe.pixels.mean, "std": recipe.pixels.std}
-    test = eval_batches(
-        test_images,
-        batch_size,
-        recipe.pixels.size,
-        crop_fraction=recipe.pixels.crop_fraction,
-        interpolation=recipe.pixels.interpolation,
-        **pixels,
-    )
+        keep_memory()
+        keras.utils.set_random_seed(recipe.seed)
+        model = make_model(recipe, train_images.class_names, weights)
+        freeze_blocks(model, freeze)
+        batches_per_epoch = math.ceil(train_images.count / batch_size)
+        compile_model(model, recipe, batches_per_epoch)
+        devices.prepare(model)
 
-    notes = {"best": None}
-    averages = [keras.callbacks.SwapEMAWeights()] if recipe.ema else []
-    checkpoints = Checkpoints(directory / "checkpoints", notes, checkpoint_minutes)
-    history = HistoryWriter(directory / "history.csv", first_epoch=checkpoint.position.epoch if checkpoint else 0)
-    watching = [
-        *averages,
-        StopAtNonFiniteLoss(checkpoints),
-        history,
-        KeepBest(directory / "best.keras", notes, averages),
-    ]
-    if verbose:
-        watching.append(Progress(train_images.count, batches_per_epoch))
-    position = Position()
-    with stopping_at_sigterm(checkpoints):
-        while True:
-            if checkpoint is not None:
-                checkpoint.restore(model)
-                position = checkpoint.position
-                notes.update(checkpoint.notes)
-            if position.epoch >= recipe.epochs:
-                break
-            # An epoch that was broken off has fewer batches than the others, hence its own call of model.fit.
-            epochs = range(position.epoch, position.epoch + 1 if position.step else recipe.epochs)
-            checkpoints.start = position
-            model.fit(
-                train_batches(
+        pixels = {"mean": recipe.pixels.mean, "std": recipe.pixels.std, "share": devices.share}
+        test = eval_batches(
+            test_images,
+            batch_size,
+            recipe.pixels.size,
+            crop_fraction=recipe.pixels.crop_fraction,
+            interpolation=recipe.pixels.interpolation,
+            **pixels,
+        )
+        test, test_steps = devices.repeated(test)
+
+        position, notes = Position(), {"best": None}
+        if checkpoint is not None:
+            checkpoint.restore(model)
+            position = checkpoint.position
+            notes.update(checkpoint.notes)
+        averages = [keras.callbacks.SwapEMAWeights()] if recipe.ema else []
+        checkpoints = Checkpoints(
+            directory / "checkpoints",
+            notes,
+            minutes=checkpoint_minutes if devices.within_epochs else math.inf,
+            writes=devices.writes,
+        )
+        watching = [*averages, StopAtNonFiniteLoss(checkpoints)]
+        if devices.writes:
+            watching.append(HistoryWriter(directory / "history.csv", first_epoch=position.epoch))
+        watching.append(KeepBest(directory / "best.keras", notes, averages, devices.writes))
+        if devices.writes and verbose:
+            watching.append(Progress(train_images.count, batches_per_epoch))
+        with stopping_at_sigterm(checkpoints):
+            while position.epoch < recipe.epochs:
+                # An epoch that was broken off has fewer batches than the others, hence its own call of model.fit.
+                epochs = range(position.epoch, position.epoch + 1 if position.step else recipe.epochs)
+                checkpoints.start = position
+                weights_kept = KeepWeights()
+                batches = train_batches(
                     train_images,
                     batch_size,
                     recipe.pixels.size,
@@ -150,22 +159,59 @@ def fit(
                     epochs=epochs,
                     first_batch=position.step,
                     **pixels,
-                ),
-                validation_data=test,
-                initial_epoch=epochs.start,
-                epochs=epochs.stop,
-                steps_per_epoch=batches_per_epoch - position.step,
-                callbacks=[RestoreMetrics(checkpoint, position), *watching, checkpoints, *callbacks],
-                verbose=0,
-            )
-            checkpoint = last_checkpoint(checkpoints.directory)
-    if recipe.ema:
-        take_averages(model)
-    return finish(recipe, model, test, directory)
+                )
+                model.fit(
+                    devices.distributed(batches),
+                    validation_data=test,
+                    validation_steps=test_steps,
+                    initial_epoch=epochs.start,
+                    epochs=epochs.stop,
+                    steps_per_epoch=batches_per_epoch - position.step,
+                    callbacks=[RestoreMetrics(checkpoint, position), *watching, checkpoints, weights_kept, *callbacks],
+                    verbose=0,
+                )
+                position = Position(epochs.stop)
+                if recipe.ema:
+                    weights_kept.put_back()
+        if recipe.ema:
+            take_averages(model)
+        found = model.evaluate(test, steps=test_steps, verbose=0, return_dict=True)
+        return finish(recipe, model, found, directory, devices)
 
 
-def open_directory(directory: Path, recipe: Recipe, resume: bool) -> Checkpoint | None:
+def shared_batch_size(recipe: Recipe, devices: Devices) -> int:
+    """Returns how many images all devices together take at once."""
+    batch_size = recipe.batch_size // recipe.accumulation
+    if batch_size % devices.share.devices:
+        accumulated = f" / accumulation={recipe.accumulation}" if recipe.accumulation > 1 else ""
+        raise ValueError(
+            f"The {devices.share.devices} devices must share a batch equally, got batch_size={recipe.batch_size}"
+            f"{accumulated}; choose a multiple, or fewer devices."
+        )
+    if recipe.accumulation > 1 and devices.strategy is not None:
+        raise ValueError(
+            f"accumulation must be 1 on several TensorFlow devices, got accumulation={recipe.accumulation}: Keras "
+            "cannot sum gradients of devices there; choose a smaller batch_size, one device, or JAX."
+        )
+    return batch_size
+
+
+def open_directory(directory: Path, recipe: Recipe, resume: bool, devices: Devices) -> Checkpoint | None:
     """Makes the folder of a run, or finds the run that it holds; returns its last checkpoint, if there is one."""
+    if devices.writes:
+        make_directory(directory, recipe, resume)
+    checkpoint = last_checkpoint(directory / "checkpoints") if resume else None
+    position = checkpoint.position if checkpoint else Position()
+    devices.check_agreement(
+        "checkpoints (epoch, step)",
+        (position.epoch, position.step),
+        f"output_dir={str(directory)!r} must be one folder that all of them reach, and resume the same in all",
+    )
+    return checkpoint
+
+
+def make_directory(directory: Path, recipe: Recipe, resume: bool) -> None:
+    """Makes the folder of a run, or checks that the run that it holds may be gone on with."""
     path = directory / "recipe.json"
     if path.exists():
         if not resume:
@@ -184,7 +230,7 @@ def open_directory(directory: Path, recipe: Recipe, resume: bool) -> Checkpoint 
                 f"The run in {str(directory)!r} began with {', '.join(changed)}; resume it with the same recipe, or "
                 "choose another folder."
             )
-        return last_checkpoint(directory / "checkpoints")
+        return
     try:
         directory.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(recipe.to_json(), indent=2) + "\n")
@@ -192,7 +238,6 @@ def open_directory(directory: Path, recipe: Recipe, resume: bool) -> Checkpoint 
         raise OSError(
             f"output_dir={str(directory)!r} cannot be written to: {error.strerror or error}; choose another folder."
         ) from error
-    return None
 
 
 def load_images(
@@ -263,7 +308,7 @@ def compile_model(model: keras.Model, recipe: Recipe, batches_per_epoch: int) ->
     )
     if not recipe.decay_all:
         optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
-    model.compile(optimizer, keras.losses.CategoricalCrossentropy(from_logits=True), metrics=["accuracy"])
+    model.compile(optimizer, keras.losses.CategoricalCrossentropy(from_logits=True), weighted_metrics=["accuracy"])
     if not model.optimizer.built:
         model.optimizer.build(model.trainable_variables)
 
@@ -311,18 +356,29 @@ def stopping_at_sigterm(checkpoints: Checkpoints) -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def finish(recipe: Recipe, model: keras.Model, test: Any, directory: Path) -> Run:
-    """Evaluates the trained network and writes it, the metrics and the curves."""
-    found = model.evaluate(test, verbose=0, return_dict=True)
-    history = read_history(directory / "history.csv")
+def finish(recipe: Recipe, model: keras.Model, found: dict[str, float], directory: Path, devices: Devices) -> Run:
+    """Writes the trained network, its metrics and the curves.
+
+    Args:
+        recipe: what was carried out.
+        model: the network.
+        found: what `model.evaluate` gave.
+        directory: where it is written.
+        devices: what it was trained on.
+    """
+    history = read_history(directory / "history.csv") if devices.writes else []
     metrics = {
         "test_accuracy": found["accuracy"],
         "test_loss": found["loss"],
         "params": sum(math.prod(weight.shape) for weight in model.trainable_weights),
         "seconds": sum(row["seconds"] for row in history),
+        "devices": devices.share.devices,
+        "processes": devices.share.processes,
         "machine": asdict(describe_machine()),
         "recipe": recipe.to_json(),
     }
+    if not devices.writes:
+        return Run(model, history, metrics, directory)
     save_model(model, directory / "model.keras")
     (directory / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
     if find_spec("matplotlib"):

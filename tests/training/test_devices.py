@@ -1,0 +1,200 @@
+"""Several devices and several processes train as one does; what ends one of them ends the others."""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import keras
+import pytest
+from shared_run import train_case
+from small_run import RECIPE
+
+from keras_mixers.data import Share
+from keras_mixers.training import fit, join_processes
+from keras_mixers.training.devices import Devices, find_devices
+from keras_mixers.training.history import read_history
+from keras_mixers.training.run import shared_batch_size
+
+BACKEND = keras.backend.backend()
+TESTS = Path(__file__).parents[1]
+shares = pytest.mark.skipif(BACKEND == "torch", reason="Keras's trainer has no DistributedDataParallel")
+
+
+def environment(**more):
+    path = os.pathsep.join(map(str, (TESTS.parent, TESTS, TESTS / "training")))
+    kept = {name: value for name, value in os.environ.items() if name not in ("XLA_FLAGS", "TF_CONFIG")}
+    return {**kept, "KERAS_BACKEND": BACKEND, "PYTHONPATH": path, **more}
+
+
+def free_ports(count):
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [each.getsockname()[1] for each in sockets]
+    for each in sockets:
+        each.close()
+    return ports
+
+
+def start(directory, case, processes=1, **more):
+    """Starts the processes of a run, each with its own view of the others."""
+    addresses = [f"127.0.0.1:{port}" for port in free_ports(processes)]
+    started = []
+    for i in range(processes):
+        if processes == 1:
+            others = {}
+        elif BACKEND == "tensorflow":
+            config = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": i}}
+            others = {"TF_CONFIG": json.dumps(config)}
+        else:
+            others = {
+                "KERAS_DISTRIBUTION_JOB_ADDRESSES": addresses[0],
+                "KERAS_DISTRIBUTION_NUM_PROCESSES": str(processes),
+                "KERAS_DISTRIBUTION_PROCESS_ID": str(i),
+            }
+        command = [sys.executable, str(TESTS / "training" / "shared_run.py"), str(directory), case]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+        started.append(subprocess.Popen(command, env=environment(**others, **more), **pipes))
+    return started
+
+
+def outputs(processes, seconds=200):
+    """Waits for processes; returns what each printed."""
+    try:
+        return [process.communicate(timeout=seconds)[0] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+
+
+def assert_same_history(directory, expected, tolerance=1e-4):
+    history = read_history(directory / "history.csv")
+    assert len(history) == len(expected)
+    for row, other in zip(history, expected, strict=True):
+        for name in ("epoch", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate"):
+            assert row[name] == pytest.approx(other[name], rel=tolerance, abs=tolerance), (name, row["epoch"])
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    return train_case(tmp_path_factory.mktemp("alone") / "run", "plain")
+
+
+@shares
+@pytest.mark.parametrize("case", ["plain", "everything", "float16"])
+def test_two_devices_train_as_one(case, tmp_path, request):
+    expected = request.getfixturevalue("alone") if case == "plain" else train_case(tmp_path / "one", case)
+    (process,) = start(tmp_path / "two", case, SHARED_RUN_DEVICES="2")
+    (output,) = outputs([process])
+    assert process.returncode == 0, output
+    assert output.splitlines()[-1].endswith("devices 2")
+    assert_same_history(tmp_path / "two", expected.history, 1e-4 if case != "float16" else 1e-2)
+    metrics = json.loads((tmp_path / "two" / "metrics.json").read_text())
+    assert metrics["test_accuracy"] == pytest.approx(expected.metrics["test_accuracy"], abs=1e-6)
+
+
+@shares
+@pytest.mark.parametrize("devices", ["1", "2"] if BACKEND == "jax" else ["1"])  # a TensorFlow process has one CPU
+def test_two_processes_train_as_one_and_the_first_writes(devices, alone, tmp_path):
+    processes = start(tmp_path / "run", "plain", processes=2, SHARED_RUN_DEVICES=devices)
+    printed = outputs(processes)
+    assert [process.returncode for process in processes] == [0, 0], "\n".join(printed)
+    accuracies = {output.splitlines()[-1] for output in printed}
+    assert len(accuracies) == 1
+    assert accuracies.pop().endswith(f"devices {2 * int(devices)}")
+    assert_same_history(tmp_path / "run", alone.history)
+
+
+@shares
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_killed_process_ends_the_other_with_a_message(victim, tmp_path):
+    processes = start(tmp_path / "run", "long", processes=2)
+    deadline = time.monotonic() + 120
+    while not list((tmp_path / "run" / "checkpoints").glob("epoch_*_step_000000.npz")):
+        assert time.monotonic() < deadline
+        assert all(process.poll() is None for process in processes), outputs(processes)
+        time.sleep(0.2)
+    processes[victim].send_signal(signal.SIGKILL)
+    other = processes[1 - victim]
+    printed = outputs([other], seconds=60)[0]
+    assert other.returncode != 0
+    assert re.search(r"lost another one, which has ended or cannot be reached|another task died", printed), printed
+
+
+@shares
+def test_a_run_of_two_is_gone_on_with_by_one_device_or_by_two(alone, tmp_path):
+    class Break(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            if epoch == 1:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_case(tmp_path / "run", "plain", callbacks=[Break()])
+    processes = start(tmp_path / "run", "plain", processes=2, SHARED_RUN_RESUME="1")
+    printed = outputs(processes)
+    assert [process.returncode for process in processes] == [0, 0], "\n".join(printed)
+    assert_same_history(tmp_path / "run", alone.history)
+
+
+@pytest.mark.skipif(BACKEND != "torch", reason="the other two share runs")
+def test_pytorch_refuses_and_names_the_two_that_share_runs(monkeypatch, tmp_path):
+    with pytest.raises(ValueError, match=r"devices must be 1 on PyTorch, got devices=2: .*KERAS_BACKEND to jax or ten"):
+        fit(RECIPE, output_dir=tmp_path, devices=2)
+    with pytest.raises(ValueError, match=r"cannot train on PyTorch here: .*; set KERAS_BACKEND to jax or tensorflow"):
+        join_processes("127.0.0.1:1", 2, 0)
+    monkeypatch.setenv("WORLD_SIZE", "2")  # as torchrun sets it
+    with pytest.raises(ValueError, match=r"cannot train on PyTorch here"):
+        fit(RECIPE, output_dir=tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+@shares
+def test_refuses_devices_that_are_not_there(tmp_path):
+    with pytest.raises(ValueError, match=r"devices must be a whole number from 1 to \d+, as many as there are, got 64"):
+        fit(RECIPE, output_dir=tmp_path, devices=64)
+    assert find_devices(1).share.devices == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_refuses_what_devices_cannot_share():
+    two = Devices(Share(devices=2), local=2)
+    with pytest.raises(ValueError, match=r"2 devices must share a batch equally, got batch_size=33; choose a multiple"):
+        shared_batch_size(replace(RECIPE, batch_size=33), two)
+    with pytest.raises(ValueError, match=r"got batch_size=6 / accumulation=2; choose a multiple, or fewer devices"):
+        shared_batch_size(replace(RECIPE, batch_size=6, accumulation=2), two)
+    with pytest.raises(ValueError, match=r"accumulation must be 1 on several TensorFlow devices, got accumulation=2"):
+        shared_batch_size(replace(RECIPE, accumulation=2), replace(two, strategy=object()))
+
+
+@pytest.mark.skipif(BACKEND != "jax", reason="TensorFlow reads TF_CONFIG")
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("127.0.0.1:1", 2, None), "must be given together, but process is not there"),
+        ((None, 2, 0), "but coordinator is not there"),
+        (("127.0.0.1:1", 2, 2), "process must be in 0 to 1, got process=2"),
+        (("127.0.0.1", 2, 0), r"coordinator must be HOST:PORT, such as 10.0.0.1:8476, got coordinator='127.0.0.1'"),
+        (("127.0.0.1:1", "two", 0), "must be whole numbers, got processes='two'"),
+    ],
+)
+def test_refuses_processes_that_are_not_described(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        join_processes(*arguments)
+
+
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="JAX has these arguments")
+def test_tensorflow_names_its_own_way(monkeypatch, tmp_path):
+    with pytest.raises(ValueError, match=r"environment variable TF_CONFIG"):
+        join_processes("127.0.0.1:1", 2, 0)
+    import tensorflow as tf
+
+    tf.zeros(1)
+    cluster = {"worker": ["127.0.0.1:1", "127.0.0.1:2"]}
+    monkeypatch.setenv("TF_CONFIG", json.dumps({"cluster": cluster, "task": {"type": "worker", "index": 0}}))
+    with pytest.raises(ValueError, match=r"call keras_mixers.training.join_processes\(\) first"):
+        fit(RECIPE, output_dir=tmp_path)
