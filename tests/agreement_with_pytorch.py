@@ -43,8 +43,8 @@ norms (`tests/torch_networks.py`). This page is what `python tests/agreement_wit
 """
 
 
-def differences(name):
-    """Give the largest relative difference of (features, logits) from PyTorch's, over SIZES, by data format."""
+def differences(name, sizes=SIZES):
+    """Give the largest relative difference of (features, logits) from PyTorch's, over images, by data format."""
     import torch
     import torch_networks
 
@@ -55,7 +55,7 @@ def differences(name):
     layout = "timm" if preset.builder is keras_mixers.ConvMixer else "splitmixer"
     torch.manual_seed(0)
     network = torch_networks.randomize(torch_networks.counterpart(preset.builder.__name__, arguments, layout))
-    images = [np.random.default_rng(0).standard_normal((1, 3, *size)).astype("float32") for size in SIZES]
+    images = [np.random.default_rng(0).standard_normal((1, 3, *size)).astype("float32") for size in sizes]
     with torch.no_grad():
         features = [network.features(torch.from_numpy(image)) for image in images]
         expected = [(x.numpy(), network.head(network.pool(x)).numpy()) for x in features]

@@ -17,6 +17,8 @@ from keras_mixers.data.augmentation import (
     smooth,
 )
 
+pytestmark = pytest.mark.any_backend
+
 
 @pytest.mark.parametrize(
     ("arguments", "message"),

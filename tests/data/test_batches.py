@@ -9,6 +9,8 @@ from PIL import Image
 
 from keras_mixers.data import Augmentation, Images, eval_batches, load_folder, train_batches
 
+pytestmark = pytest.mark.any_backend
+
 MEAN, STD = (0.5, 0.4, 0.3), (0.25, 0.2, 0.1)
 EVERYTHING = Augmentation(
     crop_scale=(0.3, 1),

@@ -7,6 +7,8 @@ from PIL import Image
 from keras_mixers.data import Augmentation
 from keras_mixers.data.crops import center_crop, random_boxes, random_crop, random_crops, resize, resize_shorter_side
 
+pytestmark = pytest.mark.any_backend
+
 
 def test_boxes_lie_in_the_image_with_area_and_ratio_in_range():
     top, left, height, width = random_boxes(4000, (0.08, 1.0), (3 / 4, 4 / 3), 90, 120, (1, 2)).numpy().T

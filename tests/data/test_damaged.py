@@ -8,6 +8,8 @@ from drawn_images import write_class_folders
 from keras_mixers.data import Images, load_folder
 from keras_mixers.data.damaged import naming_damaged
 
+pytestmark = pytest.mark.any_backend
+
 
 def read(images):
     with naming_damaged(images):

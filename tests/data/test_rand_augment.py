@@ -10,6 +10,8 @@ from PIL import Image, ImageEnhance, ImageOps
 
 from keras_mixers.data.rand_augment import Operation, RandAugment, in_parts, operations
 
+pytestmark = pytest.mark.any_backend
+
 OPERATIONS = operations()
 
 

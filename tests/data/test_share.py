@@ -7,6 +7,8 @@ from drawn_images import noise
 
 from keras_mixers.data import Augmentation, Images, Share, eval_batches, train_batches
 
+pytestmark = pytest.mark.any_backend
+
 STATISTICS = {"mean": (0.5, 0.5, 0.5), "std": (0.25, 0.25, 0.25)}
 
 

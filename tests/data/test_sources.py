@@ -11,6 +11,8 @@ from PIL import Image
 from keras_mixers.data import load_folder, load_tfds
 from keras_mixers.data.sources import Images
 
+pytestmark = pytest.mark.any_backend
+
 
 class TinyColors(tfds.core.GeneratorBasedBuilder):
     """Ten images of one colour each, whose red is the label, from a file that the test serves."""

@@ -8,7 +8,10 @@ from pathlib import Path
 
 import keras
 import numpy as np
+import pytest
 from PIL import Image
+
+pytestmark = pytest.mark.any_backend
 
 ROOT = Path(__file__).parents[2]
 

@@ -11,6 +11,8 @@ from drawn_images import CLASSES, write_class_folders, write_tfds
 
 from keras_mixers.training import RECIPES, Recipe, load_trained
 
+pytestmark = pytest.mark.any_backend
+
 EXAMPLES = Path(__file__).parents[2] / "examples"
 # Name of the example and of its recipes: TFDS data set, network, what makes it small, and its splits.
 DATASETS = {

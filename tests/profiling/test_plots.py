@@ -13,6 +13,8 @@ import pytest
 from keras_mixers.machine import describe_machine
 from keras_mixers.profiling.report import Report, Result
 
+pytestmark = pytest.mark.any_backend
+
 pytest.importorskip("matplotlib", reason="matplotlib, of the extra visualize, is not installed")
 
 ROOT = Path(__file__).parents[2]

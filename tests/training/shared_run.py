@@ -13,7 +13,7 @@ import keras
 from small_run import RECIPE, images, train
 
 from keras_mixers.data import Augmentation
-from keras_mixers.training import join_processes
+from keras_mixers.training import join_processes, processes
 
 # Random numbers that are drawn for a whole batch differ where processes draw them for their parts.
 PLAIN = replace(RECIPE, augmentation=Augmentation(), clip_norm=0.5)
@@ -50,6 +50,7 @@ def make_two_devices():
 def main(directory, case):
     if os.environ.get("SHARED_RUN_DEVICES") == "2":
         make_two_devices()
+    processes.HEARTBEAT_SECONDS = 5
     process = join_processes()
 
     def forbid_writing(event, arguments):

@@ -8,6 +8,8 @@ from keras_mixers.data import Augmentation
 from keras_mixers.models import PRESETS, Pixels
 from keras_mixers.training import RECIPES, Recipe, find_recipe
 
+pytestmark = pytest.mark.any_backend
+
 # Of facts that the papers and their authors' code state: data set, epochs, batch, learning rate, weight decay, epsilon,
 # largest norm of the gradient, published accuracy.
 PUBLISHED = {
