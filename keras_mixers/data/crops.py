@@ -84,7 +84,9 @@ def center_crop(image, size, resized, method):
 def resize_shorter_side(image, size, method):
     """Resize an image so that its shorter side has this size; an image that has it stays as it is."""
     shape = tf.shape(image)[:2]
-    return resize(image, shape * size // tf.reduce_min(shape), method)
+    height, width = tf.unstack(shape * size // tf.reduce_min(shape))
+    # Along one axis at a time and rounded after each, as Pillow and `Pixels.crop` do.
+    return resize(resize(image, (shape[0], width), method), (height, width), method)
 
 
 def resize(image, shape, method):
