@@ -4,13 +4,14 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from keras_mixers.commands import benchmark, evaluate, list_models, predict, summary, train
+from keras_mixers.commands import benchmark, evaluate, list_models, predict, reproduce, summary, train
 from keras_mixers.commands.command import FAILED, report_failure
 
 COMMANDS = {
     "list": list_models.COMMAND,
     "summary": summary.COMMAND,
     "train": train.COMMAND,
+    "reproduce": reproduce.COMMAND,
     "evaluate": evaluate.COMMAND,
     "predict": predict.COMMAND,
     "benchmark": benchmark.COMMAND,

@@ -10,8 +10,8 @@ from keras_mixers.commands.command import number, whole_number
 from keras_mixers.training.processes import join_processes
 
 
-def add_run_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds `changes`, pairs of a recipe's field and its value, and what `run_arguments` reads."""
+def add_recipe_changes(parser: argparse.ArgumentParser) -> None:
+    """Adds `changes`, pairs of a recipe's field and its value."""
     add = parser.add_argument
     add("--epochs", dest="changes", action="append", type=_value_of("epochs"), metavar="N", help="if not the recipe's")
     add("--batch-size", dest="changes", action="append", type=_value_of("batch_size"), metavar="N", help="likewise")
@@ -24,6 +24,13 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME=VALUE",
         help="other fields of the recipe, such as precision=float32 augmentation.flip=False model_arguments.dim=128",
     )
+    parser.set_defaults(changes=[])
+
+
+def add_run_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds `changes`, and what `run_arguments` reads."""
+    add_recipe_changes(parser)
+    add = parser.add_argument
     add("--output-dir", metavar="FOLDER", help="where everything is written (default: a folder in runs)")
     add("--resume", action="store_true", help="go on with the run in --output-dir")
     add("--checkpoint-minutes", type=number, default=15, metavar="N", help="time between checkpoints (default: 15)")
@@ -33,7 +40,6 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     add("--process", type=int, metavar="I", help="of several processes, on JAX: which this is, from 0")
     add("--tensorboard", action="store_true", help="write logs for TensorBoard too")
     add("--quiet", action="store_true", help="show only the result")
-    parser.set_defaults(changes=[])
 
 
 def add_dataset_arguments(parser: argparse.ArgumentParser) -> None:

@@ -19,6 +19,7 @@ _LATER = {
     "fit": "run",
     "load_trained": "prediction",
     "predict_images": "prediction",
+    "reproduce": "reproduction",
 }
 
 __all__ = ["AdamW", "HistoryWriter", "TriangularSchedule", "join_processes", "keep_memory", *_LATER]

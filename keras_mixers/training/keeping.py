@@ -1,9 +1,11 @@
 """What is kept of a run: the best network so far, and nothing that a diverged step has spoilt."""
 
+import contextlib
+import errno
 import math
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,8 @@ from typing import Any
 import keras
 
 from keras_mixers.training.checkpoints import Checkpoints
+
+UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.EACCES}
 
 
 def save_model(model: keras.Model, path: Path) -> None:
@@ -21,6 +25,24 @@ def save_model(model: keras.Model, path: Path) -> None:
         with ThreadPoolExecutor(1) as thread:
             thread.submit(model.save, Path(directory, path.name)).result()
         os.replace(Path(directory, path.name), path)
+
+
+@contextlib.contextmanager
+def naming_full_disk(directory: Path) -> Iterator[None]:
+    """Has a file of a run that cannot be written end it with a sentence.
+
+    Raises:
+        OSError: if the disk is full, or does not let itself be written to.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in UNWRITABLE:  # others are told of where they happen
+            raise
+        raise OSError(
+            f"The run in {str(directory)!r} cannot be written any more: {error.strerror}; its checkpoints are whole. "
+            "Make room there, and go on with resume=True (--resume)."
+        ) from error
 
 
 class KeepBest(keras.callbacks.Callback):

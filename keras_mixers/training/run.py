@@ -21,7 +21,7 @@ from keras_mixers.training.adamw import AdamW
 from keras_mixers.training.checkpoints import Checkpoint, Checkpoints, Position, last_checkpoint
 from keras_mixers.training.devices import Devices, find_devices
 from keras_mixers.training.history import HistoryWriter, read_history
-from keras_mixers.training.keeping import KeepBest, KeepWeights, StopAtNonFiniteLoss, save_model
+from keras_mixers.training.keeping import KeepBest, KeepWeights, StopAtNonFiniteLoss, naming_full_disk, save_model
 from keras_mixers.training.memory import keep_memory
 from keras_mixers.training.progress import Progress
 from keras_mixers.training.recipe import Recipe
@@ -103,7 +103,7 @@ def fit(
     devices = find_devices(devices)
     batch_size = shared_batch_size(recipe, devices)
     directory = Path(output_dir)
-    with devices.naming_lost_processes(), devices.scope():
+    with devices.naming_lost_processes(), naming_full_disk(directory), devices.scope():
         checkpoint = open_directory(directory, recipe, resume, devices)
         train_images, test_images = load_images(recipe, data_dir, download, train_images, test_images)
 
@@ -376,6 +376,7 @@ def finish(recipe: Recipe, model: keras.Model, found: dict[str, float], director
         "processes": devices.share.processes,
         "machine": asdict(describe_machine()),
         "recipe": recipe.to_json(),
+        "history": history,
     }
     if not devices.writes:
         return Run(model, history, metrics, directory)

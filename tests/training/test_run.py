@@ -143,6 +143,20 @@ def test_a_loss_that_is_not_a_number_stops_the_run_and_spoils_nothing(tmp_path):
     assert all(np.isfinite(value).all() for value in kept.values["model"])
 
 
+@pytest.mark.parametrize("bytes_of_a_file", [2_000, 20_000])
+def test_a_disk_that_is_full_ends_the_run_with_a_sentence_and_it_goes_on(bytes_of_a_file, unbroken, tmp_path):
+    """The best network cannot be written, and then the checkpoint; a limit on files stands for the disk."""
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (bytes_of_a_file, before[1]))
+    try:
+        with pytest.raises(OSError, match=r"(cannot|could not) be written.*: File too large; .* whole.*resume"):
+            train(tmp_path / "run")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert_same_curve(train(tmp_path / "run", resume=True), unbroken)
+
+
 def test_averaged_weights_are_what_is_evaluated_and_kept(tmp_path):
     """With momentum m, an average a follows weights w as a <- m a + (1 - m) w after each step."""
     recipe = replace(RECIPE, epochs=1, ema=0.5)

@@ -1,0 +1,65 @@
+"""`python -m keras_mixers reproduce cifar10`."""
+
+import argparse
+import shlex
+from pathlib import Path
+
+import keras
+
+from keras_mixers.commands.command import Command
+from keras_mixers.commands.training_arguments import add_dataset_arguments, add_recipe_changes
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of `reproduce`."""
+    add = parser.add_argument
+    add(
+        "names",
+        nargs="*",
+        metavar="NAME",
+        help="a data set, such as cifar10, for all of its published runs; or a recipe",
+    )
+    add(
+        "--results",
+        default="results.csv",
+        metavar="FILE",
+        help="the CSV that gets a row of each (default: results.csv)",
+    )
+    add("--table", action="store_true", help="only print the rows of --results as a table in Markdown")
+    add("--output-dir", default="runs/reproduce", metavar="FOLDER", help="the runs (default: runs/reproduce)")
+    add("--quiet", action="store_true", help="show only the results")
+    add_recipe_changes(parser)
+    add_dataset_arguments(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Carries out published runs, or prints their results."""
+    from keras_mixers.training.reproduction import markdown, read_results, recipes_of, reproduce
+
+    if arguments.table and not Path(arguments.results).exists():
+        raise FileNotFoundError(f"There are no results in {arguments.results!r}; 'reproduce NAME' writes them there.")
+    if arguments.table:
+        print(markdown(read_results(arguments.results)))
+        return 0
+    if not arguments.names:
+        raise ValueError("Give the name of a data set, such as cifar10, or of a recipe; 'train list' shows them.")
+    changes = dict(arguments.changes)
+    setting = ["--set", *(f"{name}={value}" for name, value in changes.items())] if changes else []
+    done = []
+    for name in recipes_of(arguments.names):
+        command = shlex.join(["python", "-m", "keras_mixers", "reproduce", name, *setting])
+        done += reproduce(
+            [name],
+            arguments.results,
+            output_dir=arguments.output_dir,
+            changes=changes,
+            command=f"KERAS_BACKEND={keras.backend.backend()} {command}",
+            data_dir=arguments.data_dir,
+            download=arguments.download,
+            verbose=not arguments.quiet,
+        )
+    print(markdown(done))
+    return 0
+
+
+COMMAND = Command("run published runs again and keep what they give in a table", add_arguments, run)

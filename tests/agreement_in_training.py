@@ -1,0 +1,131 @@
+"""Whole runs of `cifar10_smoke` against hand-written PyTorch: the same images, schedule and steps, three seeds each.
+
+    python tests/agreement_in_training.py --data-dir ~/tensorflow_datasets
+
+trains on every backend and in PyTorch, half an hour on two cores, and writes docs/results/agreement_in_training.csv.
+The weights are drawn by each library, so accuracies differ as those of seeds do: their means are to agree within one
+standard deviation.
+"""
+
+import argparse
+import csv
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+TABLE = Path(__file__).parents[1] / "docs" / "results" / "agreement_in_training.csv"
+COLUMNS = ("implementation", "seed", "top1", "loss", "minutes", "machine")
+IMPLEMENTATIONS = ("hand-written PyTorch", "jax", "tensorflow", "torch")
+SEEDS = (0, 1, 2)
+
+
+def train_ours(seed, data_dir):
+    from keras_mixers.training import find_recipe, fit
+
+    with tempfile.TemporaryDirectory() as directory:
+        run = fit(
+            find_recipe("cifar10_smoke").change({"seed": seed}),
+            output_dir=Path(directory) / "run",
+            data_dir=data_dir,
+            verbose=0,
+        )
+        return run.metrics["test_accuracy"], run.history[-1]["loss"]
+
+
+def train_by_hand(seed, data_dir):
+    """Train as the authors' own programs do: plain PyTorch, the learning rate set by hand at each step."""
+    import torch
+    import torch_networks
+
+    from keras_mixers import find_preset
+    from keras_mixers.data import eval_batches, load_tfds, train_batches
+    from keras_mixers.training import find_recipe, keep_memory
+
+    recipe = find_recipe("cifar10_smoke")
+    keep_memory()
+    torch.manual_seed(seed)
+    arguments = {**find_preset(recipe.model).arguments, **recipe.model_arguments}
+    network = torch_networks.counterpart("SplitMixerI", arguments, "splitmixer").to(memory_format=torch.channels_last)
+    pixels = {"mean": recipe.pixels.mean, "std": recipe.pixels.std}
+    images, test_images = (
+        load_tfds("cifar10", split, data_dir, limit=limit)
+        for split, limit in (("train", recipe.limit_train), ("test", recipe.limit_test))
+    )
+    optimizer = torch.optim.AdamW(network.parameters(), lr=1.0, weight_decay=0.005, eps=1e-8)
+    in_epoch = -(-images.count // 128)
+    losses = []
+    batches = train_batches(
+        images, 128, 32, augmentation=recipe.augmentation, seed=seed, epochs=range(recipe.epochs), **pixels
+    )
+    network.train()
+    for step, (x, y) in enumerate(batches.as_numpy_iterator()):
+        done = (step + 1) / in_epoch
+        corners = [0, recipe.epochs * 2 / 5, recipe.epochs * 4 / 5, recipe.epochs]
+        optimizer.param_groups[0]["lr"] = np.interp(done, corners, [0, 0.01, 0.01 / 20, 0])
+        optimizer.zero_grad()
+        loss = torch.nn.functional.cross_entropy(network(to_torch(x)), torch.from_numpy(y))
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        optimizer.step()
+        losses.append((loss.item(), len(x)))
+    network.eval()
+    right = 0
+    with torch.no_grad():
+        for x, y in eval_batches(test_images, 500, 32, **pixels).as_numpy_iterator():
+            right += int((network(to_torch(x)).argmax(1).numpy() == y.argmax(1)).sum())
+    values, counts = zip(*losses[-in_epoch:], strict=True)
+    return right / test_images.count, float(np.average(values, weights=counts))
+
+
+def to_torch(x):
+    import torch
+
+    return torch.from_numpy(np.moveaxis(x, -1, 1).copy()).to(memory_format=torch.channels_last)
+
+
+def read():
+    """Give {implementation: [(accuracy in percent, last training loss) by seed]} from the table."""
+    with TABLE.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    return {
+        name: [(float(row["top1"]), float(row["loss"])) for row in rows if row["implementation"] == name]
+        for name in IMPLEMENTATIONS
+    }
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data-dir")
+    parser.add_argument("--one", nargs=2, metavar=("IMPLEMENTATION", "SEED"), help="only this run, as a row")
+    arguments = parser.parse_args()
+    if arguments.one:
+        from keras_mixers.machine import describe_machine
+
+        name, seed = arguments.one
+        train = train_by_hand if name == IMPLEMENTATIONS[0] else train_ours
+        start = time.perf_counter()
+        accuracy, loss = train(int(seed), arguments.data_dir)
+        minutes = (time.perf_counter() - start) / 60
+        row = (name, seed, f"{100 * accuracy:.2f}", f"{loss:.4f}", f"{minutes:.1f}", describe_machine())
+        csv.writer(sys.stdout).writerow(row)
+        return
+    with TABLE.open("w", newline="") as file:
+        csv.writer(file).writerow(COLUMNS)
+        for seed in SEEDS:
+            for name in IMPLEMENTATIONS:
+                backend = "torch" if name == IMPLEMENTATIONS[0] else name
+                command = [sys.executable, __file__, "--one", name, str(seed)]
+                command += ["--data-dir", arguments.data_dir] if arguments.data_dir else []
+                environment = {**os.environ, "KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"}
+                done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+                file.write(done.stdout.splitlines()[-1] + "\n")
+                file.flush()
+
+
+if __name__ == "__main__":
+    main()
