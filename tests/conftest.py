@@ -6,6 +6,11 @@ import os
 import numpy as np
 import pytest
 
+# Tests that run side by side share the cores, and PyTorch's threads would wait for each other.
+if os.environ.get("KERAS_BACKEND") == "torch" and "PYTEST_XDIST_WORKER_COUNT" in os.environ:
+    threads = (os.cpu_count() or 1) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(threads, 1)))
+
 
 def pytest_configure(config):
     """Keep what JAX compiles, here and in subprocesses: a run takes a third of the time of the first."""

@@ -17,7 +17,7 @@ import keras
 import numpy as np
 
 from keras_mixers.data import Share
-from keras_mixers.training.processes import join_processes, multi_worker_strategy
+from keras_mixers.training.processes import join_processes, multi_worker_strategy, task
 
 # What JAX, TensorFlow, Gloo and NCCL write when a peer is gone; they share no class of exceptions.
 LOST = re.compile(r"gloo|nccl|heartbeat|collective|unavailable|connection|socket|coordination", re.IGNORECASE)
@@ -160,15 +160,14 @@ def _tensorflow_devices(count: int | None) -> Devices:
 
     if "TF_CONFIG" in os.environ:
         strategy = multi_worker_strategy()
-        resolver = strategy.cluster_resolver
-        processes = len(resolver.cluster_spec().as_dict().get("worker", [0]))
+        process, processes = task(strategy)
         devices = strategy.num_replicas_in_sync
         local = devices // processes
         if count not in (None, local):
             raise ValueError(
                 f"devices must be all {local} of each process where there are several, got devices={count}."
             )
-        return Devices(Share(resolver.task_id or 0, processes, devices), local, strategy.scope, strategy)
+        return Devices(Share(process, processes, devices), local, strategy.scope, strategy)
     names = [d.name for d in tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")]
     count = _checked(count, len(names))
     if count == 1:

@@ -53,7 +53,7 @@ def join_processes(coordinator: str | None = None, processes: int | None = None,
                 "processes and process; see tensorflow.org/guide/distributed_training."
             )
         if "TF_CONFIG" in os.environ:
-            return multi_worker_strategy().cluster_resolver.task_id or 0
+            return task(multi_worker_strategy())[0]
         return 0
     coordinator = coordinator or os.environ.get(COORDINATOR, "").split(",")[0] or None
     processes = os.environ.get(PROCESSES) if processes is None else processes
@@ -99,3 +99,16 @@ def multi_worker_strategy() -> Any:
             "TF_CONFIG is set, but TensorFlow has computed something already; call "
             "keras_mixers.training.join_processes() first."
         ) from error
+
+
+def task(strategy: Any) -> tuple[int, int]:
+    """Returns the number of this process and how many there are, as TF_CONFIG says: a chief comes before the workers.
+
+    Args:
+        strategy: a `tf.distribute.MultiWorkerMirroredStrategy`.
+    """
+    resolver = strategy.cluster_resolver
+    cluster = resolver.cluster_spec().as_dict()
+    chiefs, workers = (len(cluster.get(kind, ())) for kind in ("chief", "worker"))
+    before = chiefs if resolver.task_type == "worker" else 0
+    return before + (resolver.task_id or 0), max(chiefs + workers, 1)

@@ -49,7 +49,9 @@ def start(directory, case, processes=1, **more):
         if processes == 1:
             others = {}
         elif BACKEND == "tensorflow":
-            config = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": i}}
+            cluster = {"chief": addresses[:1], "worker": addresses[1:]}
+            kind = "worker" if i else "chief"
+            config = {"cluster": cluster, "task": {"type": kind, "index": max(i - 1, 0)}}
             others = {"TF_CONFIG": json.dumps(config)}
         else:
             others = {
