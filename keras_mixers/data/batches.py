@@ -184,7 +184,7 @@ def eval_batches(
         weights = tf.data.Dataset.range(filled).map(lambda i: tf.where(i < images.count, filled / images.count, 0.0))
         examples = tf.data.Dataset.zip(examples, own(weights)).map(lambda example, weight: (*example, weight))
     batches = examples.batch(batch_size // share.processes).map(finish, tf.data.AUTOTUNE)
-    if share.processes > 1:  # nothing tells how many examples a part has
+    if share.devices > 1:  # TensorFlow does not know how many examples a part has, or a filled epoch
         batches = batches.apply(tf.data.experimental.assert_cardinality(math.ceil(images.count / batch_size)))
     return batches.prefetch(tf.data.AUTOTUNE)
 

@@ -84,10 +84,13 @@ def test_test_images_that_fill_up_weigh_nothing():
     whole = np.concatenate([x for x, _ in eval_batches(images, 4, 8, **STATISTICS)])
     rows = {"x": [], "weight": []}
     for share in shares(2, 2):
-        for x, _, weight in eval_batches(images, 4, 8, **STATISTICS, share=share):
+        batches = eval_batches(images, 4, 8, **STATISTICS, share=share)
+        assert batches.cardinality() == 2
+        for x, _, weight in batches:
             rows["x"] += [*x.numpy()]
             rows["weight"] += [*weight.numpy()]
     assert len(rows["x"]) == 8
+    assert eval_batches(images, 4, 8, **STATISTICS, share=Share(devices=2)).cardinality() == 2
     np.testing.assert_allclose(np.mean(rows["weight"]), 1, rtol=1e-6)
     kept = np.array([x for x, weight in zip(rows["x"], rows["weight"], strict=True) if weight])
     np.testing.assert_array_equal(np.sort(kept.reshape(7, -1), axis=0), np.sort(whole.reshape(7, -1), axis=0))
