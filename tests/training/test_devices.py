@@ -29,8 +29,7 @@ shares = pytest.mark.skipif(BACKEND == "torch", reason="Keras's trainer has no D
 
 def environment(**more):
     path = os.pathsep.join(map(str, (TESTS.parent, TESTS, TESTS / "training")))
-    kept = {name: value for name, value in os.environ.items() if name not in ("XLA_FLAGS", "TF_CONFIG")}
-    return {**kept, "KERAS_BACKEND": BACKEND, "PYTHONPATH": path, **more}
+    return {**os.environ, "KERAS_BACKEND": BACKEND, "PYTHONPATH": path, **more}
 
 
 def free_ports(count):
