@@ -57,11 +57,11 @@ def main(images: Path) -> None:
                 }
             )
 
-        train("ten_classes", images, 40)
-        train("first_five_classes", directory / "first", 30)
+        train("ten_classes", images, 20)
+        train("first_five_classes", directory / "first", 15)
         weights = str(directory / "runs" / "first_five_classes" / "model.keras")
-        train("other_five_from_scratch", directory / "second", 10)
-        train("other_five_fine_tuned", directory / "second", 10, "--weights", weights, "--freeze", "2")
+        train("other_five_from_scratch", directory / "second", 5)
+        train("other_five_fine_tuned", directory / "second", 5, "--weights", weights, "--freeze", "2")
     with Path(__file__).with_suffix(".csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()
