@@ -11,6 +11,8 @@ import pytest
 from keras_mixers.__main__ import COMMANDS, main
 from keras_mixers.commands.command import Command
 
+pytestmark = pytest.mark.any_backend
+
 ROOT = Path(__file__).parents[1]
 
 

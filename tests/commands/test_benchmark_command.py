@@ -12,6 +12,8 @@ from keras_mixers.machine import describe_machine
 from keras_mixers.profiling.benchmark import paper_protocol
 from keras_mixers.profiling.report import Report, Result
 
+pytestmark = pytest.mark.any_backend
+
 
 def test_benchmarks(run, tmp_path):
     files = {"--csv": tmp_path / "results.csv", "--json": tmp_path / "results.json"}

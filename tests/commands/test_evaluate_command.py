@@ -9,6 +9,8 @@ from drawn_images import write_tfds
 from keras_mixers.data import eval_batches, load_folder
 from keras_mixers.training import load_trained
 
+pytestmark = pytest.mark.any_backend
+
 
 def test_gives_what_keras_computes(run, trained, photos):
     found = json.loads(run("evaluate", trained / "model.keras", "--images", photos, "--json"))

@@ -1,7 +1,11 @@
 """`list` names every model of the table, or those like a pattern."""
 
+import pytest
+
 import keras_mixers
 from keras_mixers.models import PRESETS
+
+pytestmark = pytest.mark.any_backend
 
 
 def test_lists_every_model(run):

@@ -11,6 +11,8 @@ from PIL import Image
 import keras_mixers
 from keras_mixers.training import load_trained
 
+pytestmark = pytest.mark.any_backend
+
 
 @pytest.fixture
 def images(photos):

@@ -5,6 +5,8 @@ import pytest
 import keras_mixers
 from keras_mixers.profiling import profile
 
+pytestmark = pytest.mark.any_backend
+
 
 def profile_of(name, height, width, **overrides):
     model = keras_mixers.create_model(name, **overrides)

@@ -12,6 +12,8 @@ from keras_mixers.data import Augmentation
 from keras_mixers.training import RECIPES, Recipe, load_trained
 from keras_mixers.training.history import read_history
 
+pytestmark = pytest.mark.any_backend
+
 
 def test_trains_on_images_of_ones_own(run, train_arguments, tmp_path):
     out = run(*train_arguments(tmp_path / "run"))
@@ -27,7 +29,6 @@ def test_trains_on_images_of_ones_own(run, train_arguments, tmp_path):
     assert (model.class_names, model.pixels) == (CLASSES, recipe.pixels)
 
 
-@pytest.mark.any_backend  # fit itself is tested on each
 def test_goes_on_with_a_run_that_was_broken_off(run, train_arguments, trained, tmp_path):
     broken = shutil.copytree(trained, tmp_path / "broken")
     for path in (broken / "model.keras", broken / "metrics.json", *(broken / "checkpoints").glob("epoch_0003*")):
@@ -40,7 +41,6 @@ def test_goes_on_with_a_run_that_was_broken_off(run, train_arguments, trained, t
         np.testing.assert_allclose(weight, other, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.any_backend  # fit itself is tested on each
 def test_starts_from_trained_weights_and_keeps_those_of_frozen_blocks(run, train_arguments, trained, tmp_path):
     run(*train_arguments(tmp_path / "run", "--weights", trained / "model.keras", "--freeze", 1))
     model, start = (load_trained(folder / "model.keras") for folder in (tmp_path / "run", trained))
@@ -49,7 +49,6 @@ def test_starts_from_trained_weights_and_keeps_those_of_frozen_blocks(run, train
         assert np.array_equal(weight, before) == kept
 
 
-@pytest.mark.any_backend  # fit itself is tested on each
 def test_shows_progress_and_writes_logs_for_tensorboard(capsys, train_arguments, tmp_path):
     arguments = train_arguments(tmp_path / "run", "--tensorboard", "--epochs", 2)
     assert main([str(argument) for argument in arguments if argument != "--quiet"]) == 0

@@ -11,6 +11,8 @@ import keras_mixers
 from keras_mixers import layers
 from keras_mixers.profiling import profile, without_values
 
+pytestmark = pytest.mark.any_backend
+
 PAGE = (Path(__file__).parents[2] / "docs" / "published_counts.md").read_text()
 
 COUNTS = {"parameters": "params", "MACs": "macs", "published FLOPs": "published_flops"}

@@ -11,6 +11,8 @@ from keras_mixers.profiling import report as module
 from keras_mixers.profiling.report import CSV_COLUMNS, Report, check_csv, summarize
 from keras_mixers.profiling.tasks import Task
 
+pytestmark = pytest.mark.any_backend
+
 TASK = Task("tiny_convmixer", "inference", 4, 8, "float32")
 TORCH = ("torch eager contiguous", "torch eager channels_last")
 

@@ -9,6 +9,8 @@ import pytest
 
 from keras_mixers.layers.depthwise import FASTEST
 
+pytestmark = pytest.mark.any_backend
+
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 

@@ -5,6 +5,8 @@ import pytest
 from keras_mixers.profiling.subjects import Subject
 from keras_mixers.profiling.timing import time_in_rounds, warm_up
 
+pytestmark = pytest.mark.any_backend
+
 
 class Recorder:
     """Subjects, and a clock, that write down when they are called; a step takes a second, waiting for it 2 more."""

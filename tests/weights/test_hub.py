@@ -16,6 +16,8 @@ from stand_in_hub import StandInHub
 from keras_mixers.weights import hub as hub_module
 from keras_mixers.weights.hub import download
 
+pytestmark = pytest.mark.any_backend
+
 pytest.importorskip("huggingface_hub")
 
 SAFETENSORS, PICKLE, CONFIG = (np.random.default_rng(i).bytes(40_000 + i) for i in range(3))

@@ -13,6 +13,8 @@ from stand_in_hub import StandInHub
 
 import keras_mixers
 
+pytestmark = pytest.mark.any_backend
+
 FILES = ("m.weights.h5", "m.keras", "m.safetensors", "m.pth")
 # What the table calls convmixer_768_32, small.
 PRESET = {"dim": 12, "depth": 2, "kernel_size": 3, "patch_size": 2}
