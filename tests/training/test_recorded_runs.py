@@ -1,6 +1,5 @@
-"""What pages say of recorded runs is what their CSVs hold."""
+"""Recorded runs are what they have to be."""
 
-import csv
 from pathlib import Path
 
 import pytest
@@ -9,17 +8,6 @@ from keras_mixers.training.reproduction import read_results
 
 pytestmark = pytest.mark.any_backend
 DOCS = Path(__file__).parents[2] / "docs"
-
-
-def test_training_page_has_the_runs_on_photographs():
-    page = (DOCS / "training.md").read_text()
-    with (DOCS / "results" / "imagenette.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    assert {row["run"] for row in rows} == {
-        "ten_classes", "first_five_classes", "other_five_from_scratch", "other_five_fine_tuned"
-    }  # fmt: skip
-    for row in rows:
-        assert f"| `{row['run']}` | {row['epochs']} | {row['top1']} | {row['minutes']} |" in page
 
 
 def test_the_smoke_rows_are_above_their_floor_and_took_less_than_15_minutes():
