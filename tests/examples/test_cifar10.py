@@ -14,6 +14,8 @@ import pytest
 
 import keras_mixers  # noqa: F401  (registers what the files hold)
 
+pytestmark = pytest.mark.any_backend
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -50,7 +52,6 @@ def test_leaves_a_model_a_history_and_metrics(data_dir, tmp_path):
     assert model.evaluate(test, verbose=0)[1] == pytest.approx(metrics["test_accuracy"], abs=1e-6)
 
 
-@pytest.mark.any_backend  # fit itself is tested on each
 def test_goes_on_with_a_run(data_dir, tmp_path):
     flags = "--epochs 2 --batch-size 256 --augmentation none --quiet".split()
     first = run(data_dir, tmp_path, *flags)
@@ -63,7 +64,6 @@ def test_goes_on_with_a_run(data_dir, tmp_path):
     assert (tmp_path / "model.keras").is_file()
 
 
-@pytest.mark.any_backend  # fit itself is tested on each
 def test_learns_with_randaugment_mixup_and_cutmix(data_dir, tmp_path):
     flags = (
         "--epochs 5 --batch-size 64 --learning-rate 0.02 --augmentation randaugment --mixup 0.5 --cutmix 0.5".split()
@@ -76,7 +76,6 @@ def test_learns_with_randaugment_mixup_and_cutmix(data_dir, tmp_path):
     assert losses[-1] < losses[0]
 
 
-@pytest.mark.any_backend  # fit itself is tested on each
 def test_says_where_the_data_set_is_missing(tmp_path):
     result = run(tmp_path, tmp_path / "out")
     assert result.returncode != 0

@@ -7,8 +7,11 @@ import sys
 from pathlib import Path
 
 import keras
+import pytest
 
 import keras_mixers  # noqa: F401  (registers what the files hold)
+
+pytestmark = pytest.mark.any_backend
 
 ROOT = Path(__file__).parents[2]
 
