@@ -1,10 +1,7 @@
 """`python -m keras_mixers reproduce cifar10`."""
 
 import argparse
-import shlex
 from pathlib import Path
-
-import keras
 
 from keras_mixers.commands.command import Command
 from keras_mixers.commands.training_arguments import add_dataset_arguments, add_recipe_changes
@@ -34,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Carries out published runs, or prints their results."""
-    from keras_mixers.training.reproduction import markdown, read_results, recipes_of, reproduce
+    from keras_mixers.training.reproduction import markdown, read_results, reproduce
 
     if arguments.table and not Path(arguments.results).exists():
         raise FileNotFoundError(f"There are no results in {arguments.results!r}; 'reproduce NAME' writes them there.")
@@ -43,21 +40,15 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     if not arguments.names:
         raise ValueError("Give the name of a data set, such as cifar10, or of a recipe; 'train list' shows them.")
-    changes = dict(arguments.changes)
-    setting = ["--set", *(f"{name}={value}" for name, value in changes.items())] if changes else []
-    done = []
-    for name in recipes_of(arguments.names):
-        command = shlex.join(["python", "-m", "keras_mixers", "reproduce", name, *setting])
-        done += reproduce(
-            [name],
-            arguments.results,
-            output_dir=arguments.output_dir,
-            changes=changes,
-            command=f"KERAS_BACKEND={keras.backend.backend()} {command}",
-            data_dir=arguments.data_dir,
-            download=arguments.download,
-            verbose=not arguments.quiet,
-        )
+    done = reproduce(
+        arguments.names,
+        arguments.results,
+        output_dir=arguments.output_dir,
+        changes=dict(arguments.changes),
+        data_dir=arguments.data_dir,
+        download=arguments.download,
+        verbose=not arguments.quiet,
+    )
     print(markdown(done))
     return 0
 

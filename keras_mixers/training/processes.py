@@ -94,6 +94,11 @@ def multi_worker_strategy() -> Any:
 
     try:
         return tf.distribute.MultiWorkerMirroredStrategy()
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"TF_CONFIG does not describe the processes of a run ({error}), got TF_CONFIG={os.environ['TF_CONFIG']!r}; "
+            "see tensorflow.org/guide/distributed_training."
+        ) from error
     except RuntimeError as error:
         raise ValueError(
             "TF_CONFIG is set, but TensorFlow has computed something already; call "

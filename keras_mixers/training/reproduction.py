@@ -1,6 +1,7 @@
 """Published runs, run again: a row of a CSV for each, with everything that gave it."""
 
 import csv
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -71,7 +72,6 @@ def reproduce(
     *,
     output_dir: str | Path,
     changes: Mapping[str, Any] | None = None,
-    command: str = "",
     **fit_arguments: Any,
 ) -> list[Result]:
     """Carries out recipes one after the other, and writes a row as soon as each is done.
@@ -84,19 +84,22 @@ def reproduce(
         results: the CSV; rows are added to it.
         output_dir: each run gets a folder in it.
         changes: fields of the recipes that are to be other, as for `Recipe.change`.
-        command: what is written into the rows as the command that gave them.
         **fit_arguments: further arguments of `fit`, such as `data_dir`.
 
     Returns:
         The results of these names, those that were there among them.
 
     Raises:
-        ValueError: if a name or a change is not known, before anything is trained.
+        ValueError: if a name or a change is not known, or `results` cannot be such a file, before anything is trained.
         OSError: if files cannot be written.
     """
     changes = dict(changes or {})
     recipes = {name: find_recipe(name).change(changes) for name in recipes_of(names)}
     written = ";".join(f"{name}={value}" for name, value in changes.items())
+    if Path(results).is_dir() or not Path(results).parent.is_dir():
+        raise ValueError(
+            f"results must be a file in a folder that exists, got results={str(results)!r}; make its folder."
+        )
     machine = describe_machine()
     wanted = []
     for name, recipe in recipes.items():
@@ -119,7 +122,7 @@ def reproduce(
                 minutes=round(run.metrics["seconds"] / 60, 1),
                 backend=machine.backend,
                 machine=str(machine),
-                command=command,
+                command=_command(name, changes),
             )
             _append(results, result)
         wanted.append(result)
@@ -130,7 +133,7 @@ def read_results(path: str | Path) -> list[Result]:
     """Returns the rows of a CSV; none of one that is not there.
 
     Raises:
-        ValueError: if its columns are others.
+        ValueError: if its columns are others, or a row is damaged.
     """
     path = Path(path)
     if not path.exists():
@@ -140,23 +143,28 @@ def read_results(path: str | Path) -> list[Result]:
         reader = csv.DictReader(file)
         if reader.fieldnames != columns:
             raise ValueError(f"{str(path)!r} holds no results: its columns are {reader.fieldnames}, not {columns}.")
-        return [
-            Result(
-                **{
-                    **row,
-                    **{name: int(row[name]) for name in ("parameters", "epochs", "seed")},
-                    **{name: float(row[name]) for name in ("top1", "minutes")},
-                    "published": float(row["published"]) if row["published"] else None,
-                }
-            )
-            for row in reader
-        ]
+        return [_result(path, row) for row in reader]
+
+
+def _result(path: Path, row: Mapping[str, str]) -> Result:
+    try:
+        numbers = {name: int(row[name]) for name in ("parameters", "epochs", "seed")}
+        numbers |= {name: float(row[name]) for name in ("top1", "minutes")}
+        published = float(row["published"]) if row["published"] else None
+        return Result(**{**row, **numbers, "published": published})
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{str(path)!r} has a row that is damaged or cut short: {row}; remove it.") from error
+
+
+def _command(name: str, changes: Mapping[str, Any]) -> str:
+    setting = ["--set", *(f"{field}={value}" for field, value in changes.items())] if changes else []
+    command = shlex.join(["python", "-m", "keras_mixers", "reproduce", name, *setting])
+    return f"KERAS_BACKEND={keras.backend.backend()} {command}"
 
 
 def _append(path: str | Path, result: Result) -> None:
     path = Path(path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         is_new = not path.exists()
         with path.open("a", newline="") as file:
             writer = csv.DictWriter(file, [field.name for field in fields(Result)])

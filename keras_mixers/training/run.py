@@ -149,7 +149,7 @@ def fit(
                 # An epoch that was broken off has fewer batches than the others, hence its own call of model.fit.
                 epochs = range(position.epoch, position.epoch + 1 if position.step else recipe.epochs)
                 checkpoints.start = position
-                weights_kept = KeepWeights()
+                weights_kept = [KeepWeights()] if recipe.ema else []
                 batches = train_batches(
                     train_images,
                     batch_size,
@@ -167,12 +167,12 @@ def fit(
                     initial_epoch=epochs.start,
                     epochs=epochs.stop,
                     steps_per_epoch=batches_per_epoch - position.step,
-                    callbacks=[RestoreMetrics(checkpoint, position), *watching, checkpoints, weights_kept, *callbacks],
+                    callbacks=[RestoreMetrics(checkpoint, position), *watching, checkpoints, *weights_kept, *callbacks],
                     verbose=0,
                 )
                 position = Position(epochs.stop)
-                if recipe.ema:
-                    weights_kept.put_back()
+                for kept in weights_kept:
+                    kept.put_back()
         if recipe.ema:
             take_averages(model)
         found = model.evaluate(test, steps=test_steps, verbose=0, return_dict=True)

@@ -53,10 +53,21 @@ def test_refuses_before_anything_is_trained(refused, tmp_path):
     assert "'cifar10_splitmixer_6'; did you mean" in refused("reproduce", "cifar10_smoke", "cifar10_splitmixer_6")
     assert "Give the name of a data set, such as cifar10" in refused("reproduce")
     assert "There are no results in 'no.csv'" in refused("reproduce", "--table", "--results", "no.csv")
+    somewhere = str(tmp_path / "no" / "results.csv")
+    assert "results must be a file in a folder that exists" in refused("reproduce", "food101", "--results", somewhere)
     path = tmp_path / "other.csv"
     with path.open("w") as file:
         csv.writer(file).writerow(["model", "images_per_second"])
     assert "holds no results: its columns are" in refused("reproduce", "--table", "--results", path)
+
+
+def test_names_a_row_that_was_cut_short(refused, tmp_path):
+    path = tmp_path / "results.csv"
+    recorded = (Path(__file__).parents[2] / "docs" / "results" / "cifar10.csv").read_text().splitlines()
+    path.write_text("\n".join([*recorded[:2], recorded[2][:30]]) + "\n")
+    assert "has a row that is damaged or cut short: {'recipe': 'cifar10_smoke'" in refused(
+        "reproduce", "--table", "--results", path
+    )
 
 
 def test_the_readme_has_the_recorded_results(run):

@@ -19,11 +19,9 @@ def difference_in_deviations(backend):
     return (mean - expected) / np.sqrt((variance + other) / 2)
 
 
-def test_on_pytorch_the_mean_is_within_a_standard_deviation_of_hand_written_pytorchs():
-    assert abs(difference_in_deviations("torch")) <= 1
+OPEN = pytest.mark.xfail(strict=True, reason="ended 1.1 and 2.0 deviations above; three seeds may be too few")
 
 
-@pytest.mark.parametrize("backend", ["jax", "tensorflow"])
-def test_no_backend_ends_more_than_a_standard_deviation_below(backend):
-    """They ended 1.1 and 2.0 above: with three seeds, a fifth of such differences exceed one."""
-    assert difference_in_deviations(backend) >= -1
+@pytest.mark.parametrize("backend", ["torch", pytest.param("jax", marks=OPEN), pytest.param("tensorflow", marks=OPEN)])
+def test_mean_accuracy_is_within_a_standard_deviation_of_hand_written_pytorchs(backend):
+    assert abs(difference_in_deviations(backend)) <= 1

@@ -192,6 +192,10 @@ def test_refuses_processes_that_are_not_described(arguments, message):
 def test_tensorflow_names_its_own_way(monkeypatch, tmp_path):
     with pytest.raises(ValueError, match=r"environment variable TF_CONFIG"):
         join_processes("127.0.0.1:1", 2, 0)
+    for damaged in ("{", '{"cluster": {"worker": ["127.0.0.1:1"]}}'):
+        monkeypatch.setenv("TF_CONFIG", damaged)
+        with pytest.raises(ValueError, match=r"TF_CONFIG does not describe the processes of a run"):
+            join_processes()
     import tensorflow as tf
 
     tf.zeros(1)
