@@ -17,7 +17,7 @@ from pathlib import Path
 
 COLUMNS = ("run", "top1", "epochs", "minutes", "seed", "backend", "machine", "command")
 SETTING = (
-    "precision=float32 batch_size=32 learning_rate=0.01 weight_decay=0.05 model_arguments.dim=128 "
+    "precision=float32 batch_size=32 learning_rate=0.01 weight_decay=0.05 model_arguments.dim=64 "
     "augmentation.resize=None augmentation.crop_scale=(0.35,1.0)"
 ).split()
 

@@ -4,7 +4,12 @@ import argparse
 from pathlib import Path
 
 from keras_mixers.commands.command import Command
-from keras_mixers.commands.training_arguments import add_dataset_arguments, add_recipe_changes
+from keras_mixers.commands.training_arguments import (
+    add_dataset_arguments,
+    add_device_arguments,
+    add_recipe_changes,
+    join_the_others,
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,6 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--quiet", action="store_true", help="show only the results")
     add_recipe_changes(parser)
     add_dataset_arguments(parser)
+    add_device_arguments(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -40,6 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     if not arguments.names:
         raise ValueError("Give the name of a data set, such as cifar10, or of a recipe; 'train list' shows them.")
+    process = join_the_others(arguments)
     done = reproduce(
         arguments.names,
         arguments.results,
@@ -47,9 +54,11 @@ def run(arguments: argparse.Namespace) -> int:
         changes=dict(arguments.changes),
         data_dir=arguments.data_dir,
         download=arguments.download,
+        devices=arguments.devices,
         verbose=not arguments.quiet,
     )
-    print(markdown(done))
+    if process == 0:
+        print(markdown(done))
     return 0
 
 

@@ -34,12 +34,23 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     add("--output-dir", metavar="FOLDER", help="where everything is written (default: a folder in runs)")
     add("--resume", action="store_true", help="go on with the run in --output-dir")
     add("--checkpoint-minutes", type=number, default=15, metavar="N", help="time between checkpoints (default: 15)")
+    add("--tensorboard", action="store_true", help="write logs for TensorBoard too")
+    add("--quiet", action="store_true", help="show only the result")
+    add_device_arguments(parser)
+
+
+def add_device_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds `devices`, and what `join_the_others` reads."""
+    add = parser.add_argument
     add("--devices", type=whole_number, metavar="N", help="of this machine's accelerators (default: all)")
     add("--coordinator", metavar="HOST:PORT", help="of several processes, on JAX: where the first one listens")
     add("--processes", type=whole_number, metavar="N", help="of several processes, on JAX: how many there are")
     add("--process", type=int, metavar="I", help="of several processes, on JAX: which this is, from 0")
-    add("--tensorboard", action="store_true", help="write logs for TensorBoard too")
-    add("--quiet", action="store_true", help="show only the result")
+
+
+def join_the_others(arguments: argparse.Namespace) -> int:
+    """Joins the other processes of a run, if there are any, before anything is computed; returns this one's number."""
+    return join_processes(arguments.coordinator, arguments.processes, arguments.process)
 
 
 def add_dataset_arguments(parser: argparse.ArgumentParser) -> None:
@@ -71,7 +82,7 @@ def run_arguments(arguments: argparse.Namespace, output_dir: str) -> dict[str, A
         arguments: what a parser with `add_run_arguments` gave.
         output_dir: where everything is written if the arguments do not say it.
     """
-    process = join_processes(arguments.coordinator, arguments.processes, arguments.process)
+    process = join_the_others(arguments)
     output_dir = arguments.output_dir or output_dir
     logs = arguments.tensorboard and process == 0
     return {

@@ -10,6 +10,7 @@ from typing import Any
 import keras
 
 from keras_mixers.machine import describe_machine
+from keras_mixers.training.devices import find_devices
 from keras_mixers.training.recipes import RECIPES, find_recipe
 from keras_mixers.training.run import fit
 
@@ -77,7 +78,8 @@ def reproduce(
     """Carries out recipes one after the other, and writes a row as soon as each is done.
 
     A recipe whose row is there already, with the same changes and backend, is passed over; one that was broken off goes
-    on. So the same call, again and again, ends with all rows.
+    on. So the same call, again and again, ends with all rows. Of several processes, which share their files, the first
+    one writes.
 
     Args:
         names: recipes, or data sets such as `"cifar10"` for all of their published runs.
@@ -124,7 +126,8 @@ def reproduce(
                 machine=str(machine),
                 command=_command(name, changes),
             )
-            _append(results, result)
+            if find_devices(fit_arguments.get("devices")).writes:
+                _append(results, result)
         wanted.append(result)
     return wanted
 

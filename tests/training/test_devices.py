@@ -10,6 +10,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import keras
 import pytest
@@ -17,7 +18,7 @@ from shared_run import train_case
 from small_run import RECIPE
 
 from keras_mixers.data import Share
-from keras_mixers.training import fit, join_processes
+from keras_mixers.training import fit, join_processes, reproduction
 from keras_mixers.training.devices import Devices, find_devices
 from keras_mixers.training.history import read_history
 from keras_mixers.training.run import shared_batch_size
@@ -140,6 +141,16 @@ def test_a_run_of_one_is_gone_on_with_by_two(alone, tmp_path):
     printed = outputs(processes)
     assert [process.returncode for process in processes] == [0, 0], "\n".join(printed)
     assert_same_history(tmp_path / "run", alone.history)
+
+
+@pytest.mark.parametrize(("process", "rows"), [(0, 1), (1, 0)])
+def test_the_first_of_several_processes_keeps_the_results(process, rows, monkeypatch, tmp_path):
+    metrics = {"params": 9, "test_accuracy": 0.5, "seconds": 60}
+    monkeypatch.setattr(reproduction, "fit", lambda *_, **__: SimpleNamespace(metrics=metrics))
+    monkeypatch.setattr(reproduction, "find_devices", lambda count: Devices(Share(process, 2, 2)))
+    results = tmp_path / "results.csv"
+    assert len(reproduction.reproduce(["cifar10_smoke"], results, output_dir=tmp_path)) == 1
+    assert len(reproduction.read_results(results)) == rows
 
 
 @pytest.mark.skipif(BACKEND != "torch", reason="the other two share runs")
