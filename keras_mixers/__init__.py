@@ -1,6 +1,7 @@
 """ConvMixer and SplitMixer for Keras 3, on JAX, TensorFlow and PyTorch."""
 
 from keras_mixers import layers, training
+from keras_mixers.export import export_model, fold, read_metadata
 from keras_mixers.models import (
     ConvMixer,
     IsotropicMixer,
@@ -30,12 +31,15 @@ __all__ = [
     "SplitMixerV",
     "StrideMixer",
     "create_model",
+    "export_model",
     "find_preset",
+    "fold",
     "layers",
     "list_models",
     "load_torch_weights",
     "preprocess_input",
     "profile",
+    "read_metadata",
     "to_torch_state_dict",
     "training",
 ]

@@ -4,7 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from keras_mixers.commands import benchmark, evaluate, list_models, predict, reproduce, summary, train
+from keras_mixers.commands import benchmark, evaluate, export, list_models, predict, reproduce, summary, train
 from keras_mixers.commands.command import FAILED, report_failure
 
 COMMANDS = {
@@ -14,6 +14,7 @@ COMMANDS = {
     "reproduce": reproduce.COMMAND,
     "evaluate": evaluate.COMMAND,
     "predict": predict.COMMAND,
+    "export": export.COMMAND,
     "benchmark": benchmark.COMMAND,
 }
 
@@ -32,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return COMMANDS[arguments.command].run(arguments)
     except (ValueError, FileNotFoundError, ImportError) as error:  # the arguments, or what is not installed
         return report_failure(error)
-    except (OSError, FloatingPointError) as error:  # the disk, or a loss that is not a number
+    except (OSError, FloatingPointError, RuntimeError) as error:  # the disk, a loss that is not a number, a converter
         return report_failure(error, FAILED)
 
 

@@ -18,7 +18,8 @@ ALLOWED = {
     "profiling": {"layers", "models", "training", "profiling", "machine"},
     "data": {"layers", "models", "data"},
     "training": {"layers", "models", "data", "training", "machine"},
-    "commands": {"layers", "weights", "models", "profiling", "data", "training", "machine", "commands"},
+    "export": {"layers", "models", "training", "export"},
+    "commands": {"layers", "weights", "models", "profiling", "data", "training", "export", "machine", "commands"},
 }
 
 

@@ -36,6 +36,8 @@ class ExportReport:
         max_difference: the largest difference between an output and the network's, in parts of the largest output of
             the network (of 1, if that is less).
         agreement: the share of the images that both assign to the same class; None for a network without a head.
+        accuracy: the share of the images that it assigns to their class; None where no labels were given.
+        original_accuracy: the same of the network.
         images: on how many images both were compared.
         bytes: size of all that was written.
         latency: seconds for one image, in the format's own runtime on this machine: the median of many.
@@ -47,12 +49,16 @@ class ExportReport:
     backend: str
     max_difference: float
     agreement: float | None
+    accuracy: float | None
+    original_accuracy: float | None
     images: int
     bytes: int
     latency: float
 
     def __str__(self) -> str:
         same = "" if self.agreement is None else f"the same class for {100 * self.agreement:.1f} % of "
+        if self.accuracy is not None:
+            same = f"right for {100 * self.accuracy:.1f} % (the network: {100 * self.original_accuracy:.1f} %), {same}"
         quantization = f" ({self.quantization})" if self.quantization else ""
         return (
             f"{self.path}: {self.format}{quantization}, {self.bytes / 1e6:.2f} MB, {1000 * self.latency:.2f} ms for an "
@@ -68,6 +74,7 @@ def export_model(
     quantization: str | None = None,
     representative_data: Sequence[Any] | None = None,
     images: Sequence[Any] | None = None,
+    labels: Sequence[int] | None = None,
     raw_pixels: bool = False,
     probabilities: bool = False,
     integer_io: bool = False,
@@ -93,6 +100,7 @@ def export_model(
         images: on which both are compared: files or arrays (height, width, 3) with values from 0 to 255, of any size,
             if the network knows its `pixels`; otherwise a batch as the network takes it. None for
             `representative_data` or, if there is none, 32 crops of scikit-learn's two photographs.
+        labels: the numbers of the classes of `images`; with these, the report has both accuracies.
         raw_pixels: whether it takes raw pixels, uint8 from 0 to 255, and normalises them as `model.pixels` says.
         probabilities: whether a softmax follows the head.
         integer_io: whether an int8 LiteRT network takes and gives integers.
@@ -149,6 +157,11 @@ def export_model(
     made = Images(model, example_size, raw_pixels)
     comparison = representative_data if images is None else images
     batch, exported_batch = made.pair("representative_data" if images is None else "images", comparison)
+    if labels is not None and (images is None or len(labels) != len(batch)):
+        raise ValueError(
+            f"labels must be the classes of images, as many as there are, got {len(labels)} for "
+            f"{'no' if images is None else len(batch)} images."
+        )
 
     # LiteRT's converter makes integers of numbers, not of a cast.
     litert_int8 = (format, quantization) == ("litert", "int8")
@@ -189,11 +202,23 @@ def export_model(
         check_free(path)
         for part in written:
             os.replace(part, path.parent / part.name)
-    agreement = None
-    if expected.ndim == 2 and _name_of_output(model, probabilities) != "features":
+    agreement = accuracy = original_accuracy = None
+    if job.output != "features":
         agreement = float(np.mean(outputs.argmax(1) == expected.argmax(1)))
+        if labels is not None:
+            accuracy, original_accuracy = (float(np.mean(y.argmax(1) == labels)) for y in (outputs, expected))
     return ExportReport(
-        path, format, quantization, keras.backend.backend(), difference, agreement, len(outputs), size_in_bytes, latency
+        path=path,
+        format=format,
+        quantization=quantization,
+        backend=keras.backend.backend(),
+        max_difference=difference,
+        agreement=agreement,
+        accuracy=accuracy,
+        original_accuracy=original_accuracy,
+        images=len(outputs),
+        bytes=size_in_bytes,
+        latency=latency,
     )
 
 

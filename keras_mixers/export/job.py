@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 import warnings
@@ -122,7 +123,8 @@ def main(folder: str) -> int:
         try:
             model = keras.models.load_model(folder / "model.keras", compile=False)
         except Exception as error:
-            reason = str(error).splitlines()[0].rstrip(".")
+            unknown = re.search(r"Could not locate class '\w+'", str(error))
+            reason = unknown[0] if unknown else str(error).splitlines()[0].rstrip(".")
             raise ExportError(
                 f"The process that writes {job.format} cannot load the network ({reason}); set "
                 f"KERAS_BACKEND={keras.backend.backend()} and export it where its classes are known."

@@ -33,6 +33,14 @@ class PointwiseConvolution(keras.layers.Dense):
             return ops.reshape(self._multiply(ops.reshape(x, (-1, channels))), (*positions, self.units))
         return add_bias(ops.einsum("bihw,io->bohw", x, self.kernel), self.bias, self.data_format)
 
+    def quantize(self, mode: str | None = None, type_check: bool = True, config: Any = None) -> None:
+        if self.data_format != "channels_last":
+            raise ValueError(
+                "A mixer can be quantised with its channels last, as those of this library's networks are, got "
+                f"data_format={self.data_format!r}."
+            )
+        super().quantize(mode, type_check=False, config=config)  # Dense leaves its subclasses out
+
     def write(self, x: Any, target: Any) -> None:
         """Computes the convolution of `x` into `target`, on PyTorch; both may be slices of wider feature maps."""
         import torch
@@ -79,7 +87,8 @@ class PointwiseMixer(MixingLayer):
         bounds = sorted({0, x.shape[self.channel_axis], *chain(*convolutions)})
         spans = list(pairwise(bounds))
         parts = zip(spans, self.split(x, *bounds[1:-1]), strict=True)
-        if not (in_place() and self.data_format == "channels_last"):
+        is_quantized = any(convolution.quantization_mode for convolution in convolutions.values())
+        if is_quantized or not (in_place() and self.data_format == "channels_last"):
             return self.join([convolutions[span](part) if span in convolutions else part for span, part in parts])
         mixed = x.new_empty(x.shape)
         for (start, stop), part in parts:
@@ -103,6 +112,17 @@ class PointwiseMixer(MixingLayer):
 
     def mix_channels(self, x: Any) -> Any:
         raise NotImplementedError
+
+    def get_build_config(self) -> dict[str, Any]:
+        # `model.quantize` changes the convolutions within; a layer that is loaded has to do so before its weights come.
+        modes = {layer.quantization_mode for layer in self._flatten_layers() if isinstance(layer, PointwiseConvolution)}
+        return {**super().get_build_config(), "quantization_mode": next(iter(modes), None)}
+
+    def build_from_config(self, config: dict[str, Any]) -> None:
+        super().build_from_config({name: value for name, value in config.items() if name != "quantization_mode"})
+        for layer in self._flatten_layers():
+            if isinstance(layer, PointwiseConvolution) and config.get("quantization_mode"):
+                layer.quantize(config["quantization_mode"])
 
     def mix(self, x: Any, training: bool | None) -> tuple[Any, Any]:
         return self.mix_channels(x), self.norm

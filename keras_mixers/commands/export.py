@@ -1,0 +1,75 @@
+"""`python -m keras_mixers export MODEL.keras OUT`."""
+
+import argparse
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+from keras_mixers.commands.command import Command, number, whole_number
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of `export`."""
+    add = parser.add_argument
+    add("model", metavar="MODEL.keras", help="a network that train saved")
+    add(
+        "path",
+        metavar="OUT",
+        help="a .tflite, .onnx, .xml (OpenVINO), .pt2 or .keras file, or a SavedModel's folder",
+    )
+    add("--format", help="saved_model, litert, onnx, openvino, torch or keras (default: that of the suffix)")
+    add("--quantization", metavar="KIND", help="float16, dynamic (weights of 8 bits) or int8")
+    add("--representative", metavar="FOLDER", help="images like those that an int8 network will see")
+    add("--images", metavar="FOLDER", help="images on which both are compared (default: two photographs)")
+    add("--raw-pixels", action="store_true", help="takes pixels from 0 to 255")
+    add("--probabilities", action="store_true", help="gives probabilities")
+    add("--integer-io", action="store_true", help="of LiteRT in int8: takes and gives integers")
+    add("--batch-size", type=whole_number, metavar="N", help="images at once (default: any number)")
+    add("--image-size", type=_size, metavar="N", help="side of an image in pixels, or any (default: the network's)")
+    add("--no-fold", action="store_true", help="leave the norms as they are")
+    add("--tolerance", type=number, metavar="X", help="the largest difference from the network that is let pass")
+    add("--json", action="store_true", help="print JSON instead of a sentence")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Writes a network in another format, and prints how both compare."""
+    from keras_mixers.export import export_model
+    from keras_mixers.training import load_trained
+
+    report = export_model(
+        load_trained(arguments.model),
+        arguments.path,
+        arguments.format,
+        quantization=arguments.quantization,
+        representative_data=_images(arguments.representative),
+        images=_images(arguments.images),
+        raw_pixels=arguments.raw_pixels,
+        probabilities=arguments.probabilities,
+        integer_io=arguments.integer_io,
+        batch_size=arguments.batch_size,
+        image_size=arguments.image_size,
+        fold=not arguments.no_fold,
+        tolerance=arguments.tolerance,
+    )
+    print(json.dumps({**asdict(report), "path": str(report.path)}, indent=2) if arguments.json else report)
+    return 0
+
+
+def _size(text: str) -> int | str:
+    return text if text == "any" else whole_number(text)
+
+
+def _images(folder: str | None) -> list[Path] | None:
+    if folder is None:
+        return None
+    if not Path(folder).is_dir():
+        raise FileNotFoundError(f"There is no folder of images at {folder!r}.")
+    files = sorted(path for path in Path(folder).rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+    if not files:
+        raise ValueError(f"{folder!r} holds no images ({', '.join(IMAGE_SUFFIXES)}).")
+    return files
+
+
+COMMAND = Command("write a network for another runtime, and compare both", add_arguments, run)
