@@ -1,6 +1,6 @@
 """Exports networks from every backend to every format, and keeps how each compares with its network.
 
-    python docs/results/export.py --data-dir ~/tensorflow_datasets runs/splitmixer_i/best.keras runs/convmixer/best.keras
+    python docs/results/export.py --data-dir ~/tensorflow_datasets runs/splitmixer_i/model.keras runs/...
 
 writes export.csv beside this file. The networks are those that `train cifar10_splitmixer_i` and
 `train cifar10_convmixer` save; each export is compared with its network on 2,000 test images of CIFAR-10, and 200
@@ -16,8 +16,8 @@ import tempfile
 from pathlib import Path
 
 TABLE = Path(__file__).with_suffix(".csv")
-COLUMNS = ("network", "network_top1", "backend", "format", "quantization", "difference", "agreement", "top1", "kilobytes",
-           "milliseconds", "machine")  # fmt: skip
+COLUMNS = ("network", "network_top1", "backend", "format", "quantization", "difference", "agreement", "top1",
+           "kilobytes", "milliseconds", "machine")  # fmt: skip
 BACKENDS = ("jax", "tensorflow", "torch")
 CASES = {
     "saved_model": ("",),
@@ -80,7 +80,7 @@ def read():
 
 
 def markdown(rows):
-    """Gives a row of each network and kind of file: the worst comparison of the three backends, the rest of PyTorch's."""
+    """Gives a row of each network and kind of file: the worst comparison of all backends, the rest of PyTorch's."""
     lines = [
         "| network | format | numbers | difference | agreement (%) | top-1 (%) | size (kB) | ms |",
         "| --- | --- | --- | ---: | ---: | ---: | ---: | ---: |",
@@ -94,8 +94,9 @@ def markdown(rows):
             worst = max((other["difference"] for other in same), key=float)
             agreement = min((other["agreement"] for other in same), key=float)
             lines.append(
-                f"| `{row['network']}` ({row['network_top1']}) | {row['format']} | {row['quantization'] or 'float32'} | "
-                f"{worst} | {agreement} | {row['top1']} | {row['kilobytes']} | {row['milliseconds']} |"
+                f"| `{row['network']}` ({row['network_top1']}) | {row['format']} | "
+                f"{row['quantization'] or 'float32'} | {worst} | {agreement} | {row['top1']} | {row['kilobytes']} | "
+                f"{row['milliseconds']} |"
             )
     return "\n".join(lines)
 

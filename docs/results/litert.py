@@ -2,8 +2,9 @@
 
     KERAS_BACKEND=tensorflow python docs/results/litert.py
 
-writes litert.csv beside this file: milliseconds for one image of 32 x 32 pixels, the median of rounds in which all
-networks take turns, and the operations of each. Weights do not matter here: they are random, norms included.
+writes litert.csv beside this file and prints it in Markdown: milliseconds for one image of 32 x 32 pixels, the median
+of rounds in which all networks take turns, and the operations of each. Weights do not matter here: they are random,
+norms included.
 """
 
 import collections
@@ -63,6 +64,20 @@ def operations(path):
     return sum(counts.values()), multiplies + adds
 
 
+def markdown(rows):
+    """Gives the rows of the CSV as a table, a row for each network and form."""
+    lines = [
+        "| network | form | ms, 1 thread | ms, 2 threads | size (kB) | operations | of norms |",
+        "| --- | --- | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for one, two in zip(rows[::2], rows[1::2], strict=True):
+        lines.append(
+            f"| {one['network']} | {one['form']} | {float(one['milliseconds']):.2f} | "
+            f"{float(two['milliseconds']):.2f} | {one['kilobytes']} | {one['operations']} | {one['norms']} |"
+        )
+    return "\n".join(lines)
+
+
 def main():
     """Writes the table."""
     image = np.random.default_rng(0).normal(size=(1, 32, 32, 3)).astype("float32")
@@ -95,6 +110,8 @@ def main():
             lower, _, upper = statistics.quantiles(of_key, n=4)
             middle = statistics.median(of_key)
             writer.writerow((*key, f"{middle:.3f}", f"{lower:.3f}", f"{upper:.3f}", *rows[key], describe_machine()))
+    with Path(__file__).with_suffix(".csv").open(newline="") as file:
+        print(markdown(list(csv.DictReader(file))))
 
 
 if __name__ == "__main__":

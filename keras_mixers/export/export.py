@@ -21,7 +21,8 @@ from keras_mixers.layers.validation import check_positive, check_positive_int
 from keras_mixers.models.network import Network
 
 # The largest difference from the network that is let pass, in parts of its largest output (of 1, if that is less).
-TOLERANCES = {None: 1e-5, "float16": 1e-2, "dynamic": 0.1, "int8": 0.3}
+# With eight bits it tells a network that went wrong from one that is coarse: how much that costs, the agreement says.
+TOLERANCES = {None: 1e-5, "float16": 1e-2, "dynamic": 0.2, "int8": 0.5}
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,7 @@ def export_model(
             input; if that is open, for the size in `model.pixels`.
         fold: whether norms are folded, see `fold`.
         tolerance: the largest difference that is let pass, as `ExportReport.max_difference` counts it; None for 1e-5,
-            1e-2 in float16, 0.1 with eight-bit weights and 0.3 in int8.
+            1e-2 in float16, 0.2 with eight-bit weights and 0.5 in int8.
 
     Returns:
         What was written, and how it compares.
@@ -244,8 +245,7 @@ def write_out(model: keras.Model, form: Form) -> keras.Model:
 def outputs_of(model: keras.Model, batch: np.ndarray, probabilities: bool) -> np.ndarray:
     """Returns what a network gives in float32, for comparison."""
     model = in_full_precision(model)
-    parts = [model(batch[first : first + 32], training=False) for first in range(0, len(batch), 32)]
-    outputs = np.concatenate([keras.ops.convert_to_numpy(part) for part in parts])
+    outputs = model.predict(batch, batch_size=32, verbose=0)
     if probabilities and not _gives_probabilities(model):
         outputs = np.exp(outputs - outputs.max(1, keepdims=True))
         outputs /= outputs.sum(1, keepdims=True)

@@ -5,13 +5,14 @@ that it cannot go into the convolution before it. What can be done exactly:
 
 - The last norm goes into the head: a mean and a product of matrices are linear.
 - A pointwise convolution takes a scale and a shift: they change its kernel and its bias.
-- A depthwise convolution takes a scale, but no shift: the zeros around the image are not shifted.
+- A depthwise convolution takes a scale, but no shift: the zeros around the image are not shifted. Of the norm before
+  it, a sum with `shift / scale` is left.
 - A residual sum `(a * x + b) + z` is computed in units of a: it is `a * (x + u) + b` with `u = z / a`. The norm before
   z is computed in these units, and what follows the sum takes a and b. So the norm at the end of a residual branch
   costs nothing.
 
-What remains is one multiply-add each: for the norm before a depthwise convolution, and for the channels that a split
-mixer leaves unmixed, since an activation comes next.
+What remains is that sum, a multiply-add before each block, whose input goes into a depthwise convolution and into a
+residual, and one for the channels that a split mixer leaves unmixed, since an activation comes next.
 """
 
 import contextlib
@@ -75,6 +76,7 @@ class Form:
         multiply_add: the layer of a norm that remains: `"norm"`, a batch norm, or `"depthwise"`, a 1 × 1 depthwise
             convolution, which LiteRT computes in one pass.
         folded: whether norms are folded.
+        units: whether feature maps may be in other units than their norm's, by a number a channel.
         image_size: (height, width) of the images, None where the network's own holds.
         raw: the dtype of pixels from 0 to 255, if it takes these; the network's `pixels` say how they are normalised.
         probabilities: whether a softmax follows the head.
@@ -83,6 +85,7 @@ class Form:
     data_format: str = "channels_last"
     multiply_add: str = "norm"
     folded: bool = True
+    units: bool = True
     image_size: tuple[int | None, int | None] | None = None
     raw: str | None = None
     probabilities: bool = False
@@ -278,7 +281,7 @@ class _Lowering:
         if not layer.residual:
             return z, lambda branch: branch
         unit, _ = _scale_and_shift(norm, len(z.scale))
-        in_units = self.form.folded and np.abs(unit).min() >= SMALLEST_SCALE * np.abs(unit).max()
+        in_units = self.form.folded and self.form.units and _is_divisor(unit)
         unit = unit if in_units else np.ones_like(unit)
         u = self.apply(z.in_units_of(unit), f"{layer.name}_residual_norm")
 
@@ -301,7 +304,12 @@ class _Lowering:
 
     def without_shift(self, maps: Maps, name: str) -> Maps:
         """Returns the same maps in a form that a convolution with zeros around the image takes."""
-        return self.maps(self.apply(maps, name)) if maps.shift.any() else maps
+        if not maps.shift.any():
+            return maps
+        if not (self.form.folded and self.form.units and _is_divisor(maps.scale)):
+            return self.maps(self.apply(maps, name))
+        shift = np.asarray(maps.shift / maps.scale, "float32").reshape((-1,) if self.axis == -1 else (-1, 1, 1))
+        return Maps(ops.add(maps.tensor, shift), maps.scale, np.zeros_like(maps.shift))
 
     def maps(self, x: Any) -> Maps:
         """Returns a tensor as feature maps with nothing left to be done."""
@@ -344,6 +352,10 @@ class _Lowering:
         if given == wanted:
             return x
         return keras.layers.Permute((2, 3, 1) if wanted == "channels_last" else (3, 1, 2), name=name)(x)
+
+
+def _is_divisor(scale: np.ndarray) -> bool:
+    return bool(np.abs(scale).min() >= SMALLEST_SCALE * np.abs(scale).max())
 
 
 def _kernel_and_bias(layer: keras.layers.Layer) -> list[np.ndarray]:

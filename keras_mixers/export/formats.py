@@ -21,7 +21,7 @@ class Format:
         open: the function that opens it with its own runtime.
         form: how the network is written out before.
         quantizations: how its numbers can be made smaller.
-        int8_form: how it is written out for int8, if otherwise.
+        integer_form: how it is written out for numbers of 8 bits, if otherwise.
     """
 
     suffix: str
@@ -32,13 +32,13 @@ class Format:
     open: str
     form: Form = Form()  # noqa: RUF009
     quantizations: tuple[str, ...] = ()
-    int8_form: Form | None = None
+    integer_form: Form | None = None
 
     def form_of(self, quantization: str | None, folded: bool) -> Form:
         """Returns how a network is written out before."""
         if not folded:
             return replace(self.form, multiply_add="norm", folded=False)
-        return self.int8_form or self.form if quantization == "int8" else self.form
+        return self.integer_form or self.form if quantization in ("dynamic", "int8") else self.form
 
 
 _CHANNELS_FIRST = Form(data_format="channels_first")
@@ -53,11 +53,13 @@ FORMATS = {
         ".tflite", "tensorflow", ("tensorflow", "ai_edge_litert"), "litert",
         "on_tensorflow:write_litert", "runtimes:open_litert",
         Form(multiply_add="depthwise"), ("float16", "dynamic", "int8"),
-        int8_form=Form(),  # a product and a sum need two bytes a channel, a convolution thirteen
+        # Integers have one range for all channels: it has to be that of the norms' outputs, not of other units.
+        integer_form=Form(multiply_add="depthwise", units=False),
     ),
     "onnx": Format(
         ".onnx", "torch", _ONNX, "onnx",
         "on_torch:write_onnx", "runtimes:open_onnx", _CHANNELS_FIRST, ("dynamic", "int8"),
+        integer_form=Form("channels_first", units=False),
     ),
     "openvino": Format(
         ".xml", "torch", (*_ONNX, "openvino"), "openvino",

@@ -16,17 +16,18 @@ def open_litert(path: Path) -> Run:
 
     interpreter = Interpreter(str(path))
     (image,), (output,) = interpreter.get_input_details(), interpreter.get_output_details()
+    prepared = None
 
     def run(images: np.ndarray) -> np.ndarray:
-        if tuple(interpreter.get_input_details()[0]["shape"]) != images.shape or run.fresh:
+        nonlocal prepared
+        if images.shape != prepared:
             interpreter.resize_tensor_input(image["index"], images.shape)
             interpreter.allocate_tensors()
-            run.fresh = False
+            prepared = images.shape
         interpreter.set_tensor(image["index"], _integers(images, image))
         interpreter.invoke()
         return _numbers(interpreter.get_tensor(output["index"]), output)
 
-    run.fresh = True
     return run
 
 

@@ -82,6 +82,7 @@ def test_every_model_of_the_table_is_counted_here():
     assert set(PARAMETERS) == set(keras_mixers.list_models())
 
 
+@pytest.mark.any_backend
 @pytest.mark.parametrize("name", PARAMETERS)
 def test_has_exactly_the_published_parameters(name):
     model = keras_mixers.create_model(name)

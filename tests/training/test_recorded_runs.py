@@ -1,5 +1,6 @@
 """Recorded runs are what they have to be."""
 
+import csv
 from pathlib import Path
 
 import pytest
@@ -14,3 +15,18 @@ def test_the_smoke_rows_are_above_their_floor_and_took_less_than_15_minutes():
     rows = [row for row in read_results(DOCS / "results" / "cifar10.csv") if row.recipe == "cifar10_smoke"]
     assert {row.backend.split()[0] for row in rows} == {"jax", "tensorflow", "torch"}
     assert all(row.top1 > 60 and row.minutes < 15 and not row.changes for row in rows)
+
+
+def test_training_page_has_the_runs_on_photographs():
+    page = (DOCS / "training.md").read_text()
+    rows = _rows("imagenette")
+    assert [row["run"] for row in rows] == [
+        "ten_classes", "first_five_classes", "other_five_from_scratch", "other_five_fine_tuned"
+    ]  # fmt: skip
+    for row in rows:
+        assert f"| `{row['run']}` | {row['epochs']} | {row['top1']} | {row['minutes']} |" in page
+
+
+def _rows(name):
+    with (DOCS / "results" / f"{name}.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
