@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     try:
         return COMMANDS[arguments.command].run(arguments)
-    except (ValueError, FileExistsError, FileNotFoundError, ImportError) as error:  # the arguments, or what is not installed
+    except (ValueError, FileExistsError, FileNotFoundError, ImportError) as error:  # arguments, what is missing
         return report_failure(error)
     except (OSError, FloatingPointError, RuntimeError) as error:  # the disk, a loss that is not a number, a converter
         return report_failure(error, FAILED)
