@@ -48,6 +48,7 @@ def surroundings(tmp_path_factory):
         yield
 
 
+@pytest.mark.any_backend
 @pytest.mark.parametrize("code", blocks("python"))
 def test_python_runs(code, surroundings):
     exec(compile(code, str(ROOT / "README.md"), "exec"), {})

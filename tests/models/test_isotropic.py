@@ -65,6 +65,7 @@ LOAD = "import sys, numpy, keras, keras_mixers; d = sys.argv[1]; x = numpy.load(
 )
 
 
+@pytest.mark.any_backend
 @pytest.mark.parametrize("other", ["jax", "tensorflow", "torch"])
 def test_is_the_same_on_another_backend(other, images, randomize, tmp_path):
     if other == keras.backend.backend():

@@ -6,7 +6,7 @@ import pytest
 from keras_mixers.profiling.peak_memory import measure_peak_memory, peak_memory_of_this_process
 from keras_mixers.profiling.tasks import Task
 
-pytestmark = pytest.mark.usefixtures("tiny_models")
+pytestmark = [pytest.mark.usefixtures("tiny_models"), pytest.mark.any_backend]
 TASK = Task("tiny_convmixer", "inference", 4, 8, "float32")
 
 

@@ -82,7 +82,9 @@ def test_a_run_broken_off_in_an_epoch_ends_as_an_unbroken_one(unbroken, tmp_path
         np.testing.assert_allclose(weight, expected, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("changes", [{}, {"ema": 0.9, "accumulation": 2, "epochs": 2}], ids=str)
+@pytest.mark.parametrize(
+    "changes", [{}, pytest.param({"ema": 0.9, "accumulation": 2, "epochs": 2}, marks=pytest.mark.any_backend)], ids=str
+)
 def test_a_checkpoint_within_an_epoch_is_gone_on_from(changes, unbroken, tmp_path):
     recipe = replace(RECIPE, **changes)
     expected = train(tmp_path / "unbroken", recipe) if changes else unbroken
@@ -112,6 +114,7 @@ def test_a_killed_process_is_gone_on_from(unbroken, tmp_path):
     assert_same_curve(train(tmp_path / "run", resume=True), unbroken)
 
 
+@pytest.mark.any_backend
 def test_sigterm_writes_a_checkpoint_and_says_so(unbroken, tmp_path):
     before = signal.getsignal(signal.SIGTERM)
     stop = BreakOff(1, 1, lambda: os.kill(os.getpid(), signal.SIGTERM))
@@ -121,6 +124,7 @@ def test_sigterm_writes_a_checkpoint_and_says_so(unbroken, tmp_path):
     assert_same_curve(train(tmp_path / "run", resume=True), unbroken)
 
 
+@pytest.mark.any_backend
 def test_a_finished_run_is_only_evaluated_again(unbroken, tmp_path):
     recipe = replace(RECIPE, epochs=1, ema=0.5)
     first = train(tmp_path / "run", recipe)
@@ -143,7 +147,8 @@ def test_a_loss_that_is_not_a_number_stops_the_run_and_spoils_nothing(tmp_path):
     assert all(np.isfinite(value).all() for value in kept.values["model"])
 
 
-@pytest.mark.parametrize("bytes_of_a_file", [2_000, pytest.param(20_000, marks=pytest.mark.any_backend)])
+@pytest.mark.any_backend
+@pytest.mark.parametrize("bytes_of_a_file", [2_000, 20_000])
 def test_a_disk_that_is_full_ends_the_run_with_a_sentence_and_it_goes_on(bytes_of_a_file, unbroken, tmp_path):
     """The best network cannot be written, and then the checkpoint; a limit on files stands for the disk."""
     resource = pytest.importorskip("resource")
