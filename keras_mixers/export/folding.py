@@ -160,7 +160,7 @@ class _Lowering:
         output = self.apply(maps, "output_norm")
         if len(output.shape) == 4:
             output = self.permute(output, self.form.data_format, given, "from_layout")
-        if self.form.probabilities and not _gives_probabilities(model):
+        if self.form.probabilities and not gives_probabilities(model):
             output = keras.layers.Softmax(name="probabilities")(output)
         return keras.Model(image, output, name=model.name)
 
@@ -233,8 +233,10 @@ class _Lowering:
                 part, name = maps.channels(start, stop, tensor), f"{layer.name}_{start}_{stop}"
                 if (start, stop) in group:
                     part = self.maps(self.pointwise(group[start, stop], part, name))
-                elif i == len(groups) - 1:
-                    part = self.maps(self.apply(part, f"{name}_norm_before"))
+                elif i == len(groups) - 1 or not self.form.units:
+                    # Integers need an operation of their own here: LiteRT's converter gives both ends of a split and of
+                    # a join one range, and what comes before would be cut off at the range of what comes after.
+                    part = self.maps(self.apply(part, f"{name}_{i}_norm_before", always=not self.form.units))
                 parts.append(part)
             maps = Maps(
                 self.join([part.tensor for part in parts]),
@@ -292,9 +294,9 @@ class _Lowering:
 
         return Maps(u, unit, np.zeros_like(unit)), close
 
-    def apply(self, maps: Maps, name: str) -> Any:
-        """Returns `scale * tensor + shift`."""
-        if np.all(maps.scale == 1) and np.all(maps.shift == 0):
+    def apply(self, maps: Maps, name: str, always: bool = False) -> Any:
+        """Returns `scale * tensor + shift`, by an operation even where nothing is left to be done if `always`."""
+        if np.all(maps.scale == 1) and np.all(maps.shift == 0) and not always:
             return maps.tensor
         if self.form.multiply_add == "depthwise" and len(maps.tensor.shape) == 4:
             return self.depthwise(maps.tensor, maps.scale[None, None, :, None], maps.shift, name)
@@ -374,5 +376,6 @@ def _scale_and_shift(norm: keras.layers.Layer | None, channels: int) -> tuple[np
     return scale, beta - mean * scale
 
 
-def _gives_probabilities(model: keras.Model) -> bool:
+def gives_probabilities(model: keras.Model) -> bool:
+    """Whether a network's head ends with a softmax."""
     return model.layers[-1].get_config().get("activation") == "softmax"

@@ -8,7 +8,7 @@ import re
 import subprocess
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from importlib import import_module
 from pathlib import Path
@@ -60,9 +60,11 @@ class Job:
     def target(self) -> Path:
         return self.folder / "written" / self.name
 
-    def representative(self) -> np.ndarray:
-        """Returns the images by which the ranges of integers are chosen."""
-        return np.load(self.folder / "representative.npy")
+    def representative(self) -> Iterator[np.ndarray]:
+        """Gives the images by which the ranges of integers are chosen, in batches that the network takes."""
+        images, size = np.load(self.folder / "representative.npy"), self.input_shape[0] or 1
+        for first in range(0, len(images), size):
+            yield np.resize(images[first : first + size], (size, *images.shape[1:]))  # the last one is filled up
 
     def carry_out(self, model: keras.Model) -> tuple[np.ndarray, float]:
         """Writes the file, and returns the outputs that it gives and the seconds that it takes for one image.

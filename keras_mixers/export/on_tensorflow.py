@@ -1,7 +1,7 @@
 """What TensorFlow writes: SavedModel, and LiteRT through its converter."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import keras
@@ -43,7 +43,7 @@ def write_litert(model: keras.Model, job: Job) -> None:
     if job.quantization == "float16":
         converter.target_spec.supported_types = [tf.float16]
     if job.quantization == "int8":
-        converter.representative_dataset = lambda: _one_by_one(job.representative())
+        converter.representative_dataset = lambda: ([images] for images in job.representative())
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
         if job.integer_input:
             converter.inference_input_type = tf.uint8 if job.raw else tf.int8
@@ -54,8 +54,3 @@ def write_litert(model: keras.Model, job: Job) -> None:
         network = shrink(network)
     job.target.write_bytes(network)
     append_metadata(job.target, job.metadata)
-
-
-def _one_by_one(images: np.ndarray) -> Iterator[list[np.ndarray]]:
-    for image in images:
-        yield [image[None]]

@@ -101,11 +101,11 @@ def _quantize(proto: Any, job: Job) -> None:
 
     class Reader(CalibrationDataReader):
         def __init__(self) -> None:
-            self.images = iter(job.representative())
+            self.batches = job.representative()
 
         def get_next(self) -> dict[str, np.ndarray] | None:
-            image = next(self.images, None)
-            return None if image is None else {"image": image[None]}
+            images = next(self.batches, None)
+            return None if images is None else {"image": images}
 
     return quantize_static(plain, job.target, Reader(), per_channel=True)
 
