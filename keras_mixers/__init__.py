@@ -1,6 +1,6 @@
 """ConvMixer and SplitMixer for Keras 3, on JAX, TensorFlow and PyTorch."""
 
-from keras_mixers import layers, training
+from keras_mixers import layers, training, visualize
 from keras_mixers.export import export_model, fold, read_metadata
 from keras_mixers.models import (
     ConvMixer,
@@ -12,6 +12,8 @@ from keras_mixers.models import (
     SplitMixerV,
     StrideMixer,
     create_model,
+    feature_extractor,
+    feature_pyramid,
     find_preset,
     list_models,
     preprocess_input,
@@ -32,6 +34,8 @@ __all__ = [
     "StrideMixer",
     "create_model",
     "export_model",
+    "feature_extractor",
+    "feature_pyramid",
     "find_preset",
     "fold",
     "layers",
@@ -42,4 +46,5 @@ __all__ = [
     "read_metadata",
     "to_torch_state_dict",
     "training",
+    "visualize",
 ]

@@ -4,7 +4,17 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from keras_mixers.commands import benchmark, evaluate, export, list_models, predict, reproduce, summary, train
+from keras_mixers.commands import (
+    benchmark,
+    evaluate,
+    export,
+    list_models,
+    predict,
+    reproduce,
+    summary,
+    train,
+    visualize,
+)
 from keras_mixers.commands.command import FAILED, report_failure
 
 COMMANDS = {
@@ -14,6 +24,7 @@ COMMANDS = {
     "reproduce": reproduce.COMMAND,
     "evaluate": evaluate.COMMAND,
     "predict": predict.COMMAND,
+    "visualize": visualize.COMMAND,
     "export": export.COMMAND,
     "benchmark": benchmark.COMMAND,
 }

@@ -16,10 +16,22 @@ ALLOWED = {
     "weights": {"layers", "weights"},
     "models": {"layers", "weights", "models"},
     "profiling": {"layers", "models", "training", "profiling", "machine"},
+    "visualize": {"layers", "models", "profiling", "visualize"},
     "data": {"layers", "models", "data"},
-    "training": {"layers", "models", "data", "training", "machine"},
+    "training": {"layers", "models", "visualize", "data", "training", "machine"},
     "export": {"layers", "models", "training", "export"},
-    "commands": {"layers", "weights", "models", "profiling", "data", "training", "export", "machine", "commands"},
+    "commands": {
+        "layers",
+        "weights",
+        "models",
+        "profiling",
+        "visualize",
+        "data",
+        "training",
+        "export",
+        "machine",
+        "commands",
+    },
 }
 
 

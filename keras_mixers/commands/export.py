@@ -6,8 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from keras_mixers.commands.command import Command, number, whole_number
-
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp")
+from keras_mixers.models.images import IMAGE_SUFFIXES
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -14,10 +14,11 @@ import numpy as np
 
 from keras_mixers.export.folding import Form, gives_probabilities, in_float32, lower
 from keras_mixers.export.formats import FORMATS, check_packages, check_quantization, find_format
-from keras_mixers.export.images import Images, is_channels_first, normalizes
+from keras_mixers.export.images import Images
 from keras_mixers.export.job import ExportError, Job
 from keras_mixers.layers import NormalizePixels
 from keras_mixers.layers.validation import check_positive, check_positive_int
+from keras_mixers.models.images import is_channels_first, normalizes
 from keras_mixers.models.network import Network
 
 # The largest difference from the network that is let pass, in parts of its largest output (of 1, if that is less).

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_mixers.layers import NormalizePixels
+from keras_mixers.models.images import is_channels_first, normalizes, read_image
 from keras_mixers.models.pixels import Pixels
 
 # For a network that does not know its pixels.
@@ -62,8 +62,6 @@ class Images:
         return np.asarray(self.pixels.mean), np.asarray(self.pixels.std)
 
     def _crop(self, name: str, photographs: Sequence[Any]) -> np.ndarray:
-        from keras_mixers.training.prediction import read_image
-
         if isinstance(photographs, str) or not len(photographs):
             raise ValueError(f"{name} must be a list of at least one image, got {name}={photographs!r}.")
         data_format = "channels_first" if self.channels_first else "channels_last"
@@ -85,17 +83,6 @@ class Images:
                 f"network does not say which pixels it takes (model.pixels); got shape {batch.shape}."
             )
         return batch
-
-
-def is_channels_first(model: keras.Model) -> bool:
-    """Whether a network takes images with their channels first."""
-    shape = model.input_shape
-    return shape[-1] is None or (shape[1] in (1, 3) and shape[-1] not in (1, 3))
-
-
-def normalizes(model: keras.Model) -> bool:
-    """Whether a network takes raw pixels, and normalises them itself."""
-    return any(isinstance(layer, NormalizePixels) for layer in model.layers)
 
 
 def sample_photographs(channels: int) -> list[np.ndarray]:

@@ -1,6 +1,7 @@
 """The networks of both papers, and the table of their published configurations."""
 
 from keras_mixers.models.conv_mixer import ConvMixer
+from keras_mixers.models.features import feature_extractor, feature_pyramid
 from keras_mixers.models.isotropic import IsotropicMixer
 from keras_mixers.models.pixels import Pixels
 from keras_mixers.models.presets import (
@@ -35,6 +36,8 @@ __all__ = [
     "SplitMixerV",
     "StrideMixer",
     "create_model",
+    "feature_extractor",
+    "feature_pyramid",
     "find_preset",
     "list_models",
     "preprocess_input",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
-from keras_mixers.layers import NormalizePixels
+from keras_mixers.models.images import is_channels_first, normalizes, prepare_images
 
 if TYPE_CHECKING:
     from keras_mixers.data import Images  # imports TensorFlow, which prediction does without
@@ -65,8 +65,7 @@ def predict_images(model: keras.Model, images: Sequence[Any], batch_size: int = 
         raise ValueError(f"images must be a list of at least one image, got images={images!r}.")
     probabilities = []
     for first in range(0, len(images), batch_size):
-        batch = [read_image(image) for image in images[first : first + batch_size]]
-        batch = model.pixels.preprocess(batch, normalize=not _normalizes(model), data_format=_data_format(model))
+        batch = prepare_images(model, images[first : first + batch_size])
         probabilities.append(np.exp(_log_probabilities(model, batch)))
     return np.concatenate(probabilities)
 
@@ -91,7 +90,7 @@ def evaluate_images(model: keras.Model, images: "Images", batch_size: int = 128)
 
     check_classes(model, images.class_names)
     pixels = model.pixels
-    mean, std = ((0.0,) * 3, (1 / 255,) * 3) if _normalizes(model) else (pixels.mean, pixels.std)
+    mean, std = ((0.0,) * 3, (1 / 255,) * 3) if normalizes(model) else (pixels.mean, pixels.std)
     batches = eval_batches(
         images,
         batch_size,
@@ -104,7 +103,7 @@ def evaluate_images(model: keras.Model, images: "Images", batch_size: int = 128)
     top1, top5, loss = 0, 0, 0.0
     with naming_damaged(images):
         for x, y in batches.as_numpy_iterator():
-            x = x if _data_format(model) == "channels_last" else np.moveaxis(x, -1, 1)
+            x = np.moveaxis(x, -1, 1) if is_channels_first(model) else x
             log_probabilities, labels = _log_probabilities(model, x), y.argmax(1)
             order = np.argsort(-log_probabilities, axis=1, kind="stable")  # of equal ones the first, as Keras counts
             place = np.argmax(order == labels[:, None], axis=1)
@@ -129,27 +128,6 @@ def check_classes(model: keras.Model, class_names: Sequence[str]) -> None:
                 f"The images must be of the network's classes, but class {i} is {name!r} to the network, and {other!r} "
                 "is that of the images; take others."
             )
-
-
-def read_image(image: Any) -> np.ndarray:
-    """Returns an image (height, width, 3) of a file, or the array that it is."""
-    if not isinstance(image, str | Path):
-        return image
-    try:
-        return keras.utils.img_to_array(keras.utils.load_img(image), data_format="channels_last")
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f"There is no image at {str(image)!r}.") from error
-    except Exception as error:  # what Pillow raises depends on where a file is damaged
-        reason = getattr(error, "strerror", None) or "it is no image, or damaged"
-        raise ValueError(f"The image {str(image)!r} cannot be read: {reason}.") from error
-
-
-def _data_format(model: keras.Model) -> str:
-    return "channels_last" if model.input_shape[-1] == 3 else "channels_first"
-
-
-def _normalizes(model: keras.Model) -> bool:
-    return any(isinstance(layer, NormalizePixels) for layer in model.layers)
 
 
 def _log_probabilities(model: keras.Model, batch: np.ndarray) -> np.ndarray:

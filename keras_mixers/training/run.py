@@ -383,7 +383,7 @@ def finish(recipe: Recipe, model: keras.Model, found: dict[str, float], director
     save_model(model, directory / "model.keras")
     (directory / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
     if find_spec("matplotlib"):
-        from keras_mixers.training.curves import draw_curves
+        from keras_mixers.visualize import training_curves
 
-        draw_curves(history).savefig(directory / "curves.png")
+        training_curves(history, save=directory / "curves.png")
     return Run(model, history, metrics, directory)

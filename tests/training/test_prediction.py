@@ -12,8 +12,8 @@ from PIL import Image
 import keras_mixers
 from keras_mixers.data import Images, load_folder
 from keras_mixers.models import Pixels
+from keras_mixers.models.images import read_image
 from keras_mixers.training import evaluate_images, load_trained, predict_images
-from keras_mixers.training.prediction import read_image
 
 PIXELS = Pixels(8, mean=(0.5, 0.4, 0.3), std=(0.25, 0.2, 0.3), crop_fraction=0.8)
 PHOTOGRAPHS, LABELS = colored(12, 20)

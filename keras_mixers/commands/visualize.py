@@ -1,0 +1,32 @@
+"""`python -m keras_mixers visualize MODEL.keras --image FILE --out DIR`."""
+
+import argparse
+from pathlib import Path
+
+from keras_mixers.commands.command import Command
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of `visualize`."""
+    add = parser.add_argument
+    add("model", metavar="MODEL.keras", help="a network that train saved")
+    add("--image", required=True, metavar="FILE", help="the image whose feature maps and class maps are drawn")
+    add("--out", required=True, metavar="DIR", help="a new or empty folder for the figures and index.html")
+    add("--history", metavar="CSV", help="of its training, for the curves (default: history.csv beside the network)")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Writes the figures of a network and a page that shows them."""
+    from keras_mixers.training import load_trained
+    from keras_mixers.training.history import read_history
+    from keras_mixers.visualize import write_page
+
+    model = load_trained(arguments.model)
+    beside = Path(arguments.model).with_name("history.csv")
+    path = Path(arguments.history) if arguments.history else beside if beside.is_file() else None
+    history = read_history(path) if path else None
+    print(write_page(model, arguments.image, arguments.out, history=history))
+    return 0
+
+
+COMMAND = Command("draw what a network has learned, as a page for a browser", add_arguments, run)

@@ -1,0 +1,141 @@
+"""What a network knows before its head: the feature maps of its layers, and pyramids of them."""
+
+import difflib
+import numbers
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+
+from keras_mixers.models.isotropic import INTERNAL_FORMAT
+from keras_mixers.models.network import Network
+
+TAPS = re.compile(r"patch_embed|block_\d+_(spatial|channel)|pool")
+
+
+def feature_extractor(model: keras.Model, layers: Sequence[str] | str | None = None) -> keras.Model:
+    """Returns a model from a network's images to what its layers give, by their names.
+
+    It consists of the network's own layers: what is trained in one is trained in the other.
+
+    Args:
+        model: a network of this library, with or without its top.
+        layers: names of layers, of `patch_embed`, `block_i_spatial`, `block_i_channel` and `pool`; None takes all that
+            the network has.
+
+    Returns:
+        A functional model whose output is a dictionary {name of the layer: its output}, in the layout of the images:
+        feature maps (batch, height // patch_size, width // patch_size, dim), or (batch, dim, ...) in a network with
+        `data_format="channels_first"`. Those of `pool` are (batch, dim).
+
+    Raises:
+        ValueError: if `model` is not a network of this library, or has no such layer.
+
+    Example:
+        >>> import keras_mixers
+        >>> model = keras_mixers.SplitMixerI(16, 4, input_shape=(32, 32, 3), data_format="channels_last")
+        >>> features = feature_extractor(model, ["patch_embed", "block_3_channel"])
+        >>> features.output["block_3_channel"].shape
+        (None, 16, 16, 16)
+    """
+    taps = _taps(model, "feature_extractor")
+    names = [layers] if isinstance(layers, str) else list(taps if layers is None else layers)
+    if not names:
+        raise ValueError(f"layers must name at least one layer, got layers={layers!r}; None takes all.")
+    return _to_outputs(model, {name: _tap(taps, name).output for name in names}, "features")
+
+
+def feature_pyramid(
+    model: keras.Model, layer: str | None = None, strides: Sequence[int] | int = (4, 8, 16, 32)
+) -> keras.Model:
+    """Returns a model from a network's images to feature maps of one of its layers at several strides.
+
+    A network has one stride throughout, the pixels from one patch to the next. Its maps are averaged over windows for
+    larger strides, and interpolated bilinearly for smaller ones. That takes no parameters; the layers are the network's
+    own, so that what is trained in one is trained in the other.
+
+    Args:
+        model: a network of this library, with or without its top.
+        layer: name of a layer as in `feature_extractor`, but not `pool`; None for the last mixer of the last block.
+        strides: pixels from one column of a map to the next, each a whole multiple or a whole fraction of the
+            network's stride.
+
+    Returns:
+        A functional model whose output is a dictionary {"stride_4": ..., "stride_8": ...} of feature maps
+        (batch, height // stride, width // stride, dim), or (batch, dim, ...) in a network with
+        `data_format="channels_first"`. This holds for images whose sides are multiples of all strides, and patches
+        that lie side by side. Otherwise positions on the right and below that fill no window are left out.
+
+    Raises:
+        ValueError: if `model` is not a network of this library, has no such layer, or strides are not as above or
+            larger than its images.
+
+    Example:
+        >>> import keras_mixers
+        >>> model = keras_mixers.ConvMixer(16, 4, patch_size=4, input_shape=(64, 96, 3), data_format="channels_last")
+        >>> maps = feature_pyramid(model, strides=(2, 4, 32)).output
+        >>> maps["stride_2"].shape, maps["stride_4"].shape, maps["stride_32"].shape
+        ((None, 32, 48, 16), (None, 16, 24, 16), (None, 2, 3, 16))
+    """
+    taps = {name: tap for name, tap in _taps(model, "feature_pyramid").items() if name != "pool"}
+    tap = _tap(taps, list(taps)[-1] if layer is None else layer)
+    own = model.get_layer("patch_embed").stride
+    strides = (strides,) if isinstance(strides, numbers.Integral) else tuple(strides)
+    if not strides or not all(_is_multiple_or_fraction(stride, own) for stride in strides):
+        raise ValueError(
+            f"strides must be whole multiples or whole fractions of the network's stride of {own} pixels, got "
+            f"strides={strides}; {own}, {2 * own} and {4 * own} would do."
+        )
+
+    sides = [size for size in tap.output.shape[1:3] if size is not None]
+    if sides and max(strides) > own * min(sides):
+        raise ValueError(
+            f"strides must be at most {own * min(sides)} for the network's images, got strides={strides}; leave the "
+            "larger ones out or build the network with a larger input_shape."
+        )
+
+    def at(stride: int) -> Any:
+        shared = {"data_format": INTERNAL_FORMAT, "dtype": tap.dtype_policy, "name": f"stride_{stride}"}
+        if stride > own:
+            return keras.layers.AveragePooling2D(stride // own, **shared)(tap.output)
+        if stride < own:
+            return keras.layers.UpSampling2D(own // stride, interpolation="bilinear", **shared)(tap.output)
+        return tap.output
+
+    return _to_outputs(model, {f"stride_{stride}": at(stride) for stride in map(int, strides)}, "pyramid")
+
+
+def _taps(model: keras.Model, function: str) -> dict[str, keras.layers.Layer]:
+    """Returns the layers of a network that give features, by their names and in their order."""
+    if not isinstance(model, Network):
+        raise ValueError(
+            f"{function} takes a network of keras_mixers, got {getattr(model, 'name', model)!r} of "
+            f"{type(model).__name__}."
+        )
+    return {layer.name: layer for layer in model.layers if TAPS.fullmatch(layer.name)}
+
+
+def _tap(taps: dict[str, keras.layers.Layer], name: str) -> keras.layers.Layer:
+    if name not in taps:
+        (nearest,) = difflib.get_close_matches(str(name), taps, n=1, cutoff=0)
+        raise ValueError(f"The network has no features of a layer named {name!r}; did you mean {nearest!r}?")
+    return taps[name]
+
+
+def _is_multiple_or_fraction(stride: object, own: int) -> bool:
+    whole = isinstance(stride, numbers.Integral) and stride > 0
+    return whole and (stride % own == 0 or own % stride == 0)
+
+
+def _to_outputs(model: Network, outputs: dict[str, Any], kind: str) -> keras.Model:
+    """Makes the model from the network's images to `outputs`, whose maps get the layout of the images."""
+    if any(layer.name == "to_channels_last" for layer in model.layers):
+        outputs = {name: _channels_first(x, name) if len(x.shape) == 4 else x for name, x in outputs.items()}
+    extractor = keras.Model(model.input, outputs, name=f"{model.name}_{kind}")
+    extractor.dtype_policy = model.dtype_policy  # model.compile looks there whether float16 needs loss scaling
+    return extractor
+
+
+def _channels_first(x: Any, name: str) -> Any:
+    return keras.layers.Permute((3, 1, 2), dtype=x.dtype, name=f"{name}_channels_first")(x)

@@ -1,0 +1,82 @@
+"""Photographs on their way into a network."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_mixers.layers import NormalizePixels
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp")
+
+
+def is_channels_first(model: keras.Model) -> bool:
+    """Whether a network takes images with their channels first."""
+    shape = model.input_shape
+    return shape[-1] is None or (shape[1] in (1, 3) and shape[-1] not in (1, 3))
+
+
+def normalizes(model: keras.Model) -> bool:
+    """Whether a network takes pixels from 0 to 255, and normalises them itself."""
+    return any(isinstance(layer, NormalizePixels) for layer in model.layers)
+
+
+def read_image(image: Any) -> np.ndarray:
+    """Returns an image (height, width, 3) of a file, or the array that it is.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is no image.
+    """
+    if not isinstance(image, str | Path):
+        return image
+    try:
+        return keras.utils.img_to_array(keras.utils.load_img(image), data_format="channels_last")
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"There is no image at {str(image)!r}.") from error
+    except Exception as error:  # what Pillow raises depends on where a file is damaged
+        reason = getattr(error, "strerror", None) or "it is no image, or damaged"
+        raise ValueError(f"The image {str(image)!r} cannot be read: {reason}.") from error
+
+
+def prepare_images(model: keras.Model, images: Sequence[Any]) -> np.ndarray:
+    """Returns the batch that a network takes.
+
+    Args:
+        model: the network.
+        images: files, or arrays (height, width, 3) of pixels from 0 to 255, if the network knows its `pixels`;
+            otherwise images as the network takes them.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if they are no such images, or there are none.
+    """
+    if isinstance(images, str | Path) or not len(images):
+        raise ValueError(f"images must be a list of at least one image, got images={images!r}.")
+    if getattr(model, "pixels", None) is not None:
+        data_format = "channels_first" if is_channels_first(model) else "channels_last"
+        read = [read_image(image) for image in images]
+        return model.pixels.preprocess(read, normalize=not normalizes(model), data_format=data_format)
+    if any(isinstance(image, str | Path) for image in images):
+        raise ValueError(
+            f"images must be arrays as {model.name!r} takes them, {model.input_shape[1:]}, as it does not say which "
+            "pixels it takes (model.pixels); got a file."
+        )
+    return check_batch(model, np.stack([np.asarray(image, "float32") for image in images]))
+
+
+def check_batch(model: keras.Model, images: Any) -> np.ndarray:
+    """Returns images as an array, if a network takes a batch of this shape."""
+    images, shape = np.asarray(images), model.input_shape
+    if images.ndim != 4 or any(
+        own not in (None, given) for own, given in zip(shape[1:], images.shape[1:], strict=True)
+    ):
+        raise ValueError(
+            f"images must be a batch as {model.name!r} takes it, {shape}, got shape {images.shape}; resize or "
+            "crop them."
+        )
+    if not len(images):
+        raise ValueError("images must hold at least one image, got none.")
+    return images

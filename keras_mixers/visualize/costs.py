@@ -1,0 +1,273 @@
+"""What networks reach against what they cost, and what the papers' mixers save."""
+
+import csv
+import functools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from keras_mixers import layers
+from keras_mixers.layers.validation import check_choice, check_positive_int
+from keras_mixers.models import create_model, find_preset
+from keras_mixers.models.presets import PRESETS
+from keras_mixers.profiling import Profile, profile, without_values
+from keras_mixers.visualize.style import BLACK, BLUE, GREEN, ORANGE, PURPLE, SKY, VERMILION, YELLOW, new_figure, saved
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+COSTS = {"params": "trainable parameters", "macs": "multiply-accumulates for one image"}
+# How the names of a family's models begin, and its colour and marker.
+FAMILIES = {
+    "ConvMixer": ("convmixer_", BLACK, "o"),
+    "SplitMixer-I": ("splitmixer_i_", BLUE, "s"),
+    "SplitMixer-II": ("splitmixer_ii_", ORANGE, "^"),
+    "SplitMixer-III": ("splitmixer_iii_", GREEN, "v"),
+    "SplitMixer-IV": ("splitmixer_iv_", VERMILION, "D"),
+    "SplitMixer-V": ("splitmixer_v_", PURPLE, "P"),
+    "3D convolution": ("stridemixer_", SKY, "X"),
+}
+DATASETS = tuple(sorted({published.dataset for preset in PRESETS.values() for published in preset.published}))
+CLASSES = {"cifar10": 10, "cifar100": 100, "flowers102": 102, "food101": 101, "imagenet": 1000}
+
+
+@dataclass(frozen=True)
+class Point:
+    """A network that was trained on a data set.
+
+    Attributes:
+        model: its name.
+        family: the name of its family.
+        cost: its parameters or multiply-accumulates.
+        top1: its accuracy in percent.
+        ours: whether this project trained it, or a paper reports it.
+    """
+
+    model: str
+    family: str
+    cost: int
+    top1: float
+    ours: bool = False
+
+
+def accuracy_points(dataset: str = "cifar10", cost: str = "params", results: str | Path | None = None) -> list[Point]:
+    """Returns the published networks of a data set, and those that this project trained.
+
+    Args:
+        dataset: `"cifar10"`, `"cifar100"`, `"flowers102"`, `"food101"` or `"imagenet"`.
+        cost: `"params"`, trainable parameters, or `"macs"`, multiply-accumulates for one image.
+        results: a CSV that `python -m keras_mixers reproduce` wrote; None for none.
+
+    Raises:
+        ValueError: if an argument is not as above.
+        FileNotFoundError: if there is no such CSV.
+
+    Example:
+        >>> points = accuracy_points("food101", "macs")
+        >>> [(point.family, point.top1) for point in points][:2]
+        [('ConvMixer', 74.59), ('SplitMixer-I', 73.56)]
+    """
+    check_choice("dataset", dataset, DATASETS)
+    check_choice("cost", cost, tuple(COSTS))
+    points = [
+        Point(name, _family(name), getattr(_profile(name, CLASSES[dataset]), cost), published.top1)
+        for name, preset in PRESETS.items()
+        for published in preset.published
+        if published.dataset == dataset
+    ]
+    if results is not None:
+        with Path(results).open(newline="") as file:
+            rows = [row for row in csv.DictReader(file) if row["recipe"].startswith(f"{dataset}_")]
+        # A recipe in small has another network than the one of its name: its parameters tell.
+        rows = [row for row in rows if int(row["parameters"]) == _profile(row["model"], CLASSES[dataset]).params]
+        points += [
+            Point(
+                row["model"],
+                _family(row["model"]),
+                getattr(_profile(row["model"], CLASSES[dataset]), cost),
+                float(row["top1"]),
+                ours=True,
+            )
+            for row in rows
+        ]
+    return points
+
+
+def accuracy_against_cost(
+    dataset: str = "cifar10",
+    cost: str = "params",
+    results: str | Path | None = None,
+    save: str | Path | None = None,
+) -> "Figure":
+    """Draws accuracy against parameters or multiply-accumulates (SplitMixer Figs. 3 and 13).
+
+    Args:
+        dataset: `"cifar10"`, `"cifar100"`, `"flowers102"`, `"food101"` or `"imagenet"`.
+        cost: `"params"`, trainable parameters, or `"macs"`, multiply-accumulates for one image.
+        results: a CSV that `python -m keras_mixers reproduce` wrote, whose runs are drawn filled.
+        save: a file to write the figure to.
+
+    Returns:
+        A matplotlib figure. Open markers are what the papers report.
+
+    Raises:
+        ValueError: if an argument is not as above.
+        FileNotFoundError: if there is no such CSV.
+        ImportError: if matplotlib is not installed.
+
+    Example:
+        >>> accuracy_against_cost("flowers102").axes[0].get_xlabel()
+        'trainable parameters'
+    """
+    points = accuracy_points(dataset, cost, results)
+    figure = new_figure(9, 5.5, f"Top-1 accuracy on {dataset}")
+    from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
+
+    axes = figure.subplots()
+    for family, (_, color, marker) in FAMILIES.items():
+        for ours in (False, True):
+            of_family = [point for point in points if point.family == family and point.ours == ours]
+            places = [point.cost for point in of_family], [point.top1 for point in of_family]
+            fill, label = (color, None) if ours else ("none", family)
+            if of_family:
+                axes.plot(*places, marker, color=color, mfc=fill, ms=8, mew=1.6, label=label)
+    axes.set(xscale="log", xlabel=COSTS[cost], ylabel="top-1 accuracy in %")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(EngFormatter())
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.grid(alpha=0.3)
+    meaning = "open: published" + (", filled: trained here" if any(point.ours for point in points) else "")
+    axes.legend(loc="lower right", title=meaning)
+    return saved(figure, save)
+
+
+def savings(dim: int = 256, save: str | Path | None = None) -> "Figure":
+    """Draws which part of a channel mixer's cost the split ones save (SplitMixer Figs. 5, 11 and 12).
+
+    Args:
+        dim: number of channels.
+        save: a file to write the figure to.
+
+    Returns:
+        A matplotlib figure of three panels: against the width of two overlapping segments, against the number of
+        segments side by side, and for whole networks on CIFAR-10. Points are counted from kernels of `dim` channels,
+        lines are the papers' formulas, such as `1 - α²` for SplitMixer-I.
+
+    Raises:
+        ValueError: if `dim` is no whole number of at least 8.
+        ImportError: if matplotlib is not installed.
+
+    Example:
+        >>> [axes.get_xlabel() for axes in savings(dim=64).axes[:2]]
+        ['width of a segment, part of all channels α', 'number of segments s']
+    """
+    if check_positive_int("dim", dim) < 8:
+        raise ValueError(f"dim must be at least 8, so that it can be cut into segments, got dim={dim}.")
+    figure = new_figure(13, 4.6, "Savings against ConvMixer")
+    by_ratio, by_segments, networks = figure.subplots(1, 3)
+
+    ratios = [i / (2 * i - 1) for i in range(2, 7)]
+    fine = np.linspace(0.5, 0.75, 50)
+    for name, make, formula, color, marker in (
+        ("I, parameters and MACs", _mixers_i, lambda ratio: 1 - ratio**2, BLUE, "s"),
+        ("V, parameters and MACs", _mixers_v, lambda ratio: 1 - 2 * ratio**2, PURPLE, "P"),
+    ):
+        by_ratio.plot(fine, 100 * formula(fine), color=color, lw=1)
+        counted = [100 * saved_by(make(ratio), dim).params for ratio in ratios]
+        by_ratio.plot(ratios, counted, marker, color=color, label=name)
+    by_ratio.set(title="overlapping segments", xlabel="width of a segment, part of all channels α")
+
+    segments = [s for s in range(1, 9) if dim % s == 0]
+    fine = np.linspace(1, 8, 100)
+    for name, make, cost, formula, color, marker in (
+        ("II, parameters and MACs", _mixers_ii, "params", lambda s: 1 - 1 / s**2, ORANGE, "^"),
+        ("III, parameters", _mixers_iii, "params", lambda s: 1 - 1 / s**2, GREEN, "v"),
+        ("III, MACs", _mixers_iii, "macs", lambda s: 1 - 1 / s, GREEN, "<"),
+        ("IV, parameters and MACs", _mixers_iv, "params", lambda s: 1 - 1 / s, VERMILION, "D"),
+    ):
+        by_segments.plot(fine, 100 * formula(fine), color=color, lw=1)
+        counted = [100 * getattr(saved_by(make(s), dim), cost) for s in segments]
+        size = {"II": 9, "IV": 9}.get(name.partition(",")[0], 5)
+        by_segments.plot(segments, counted, marker, color=color, ms=size, mfc="none" if size > 5 else color, label=name)
+    by_segments.set(title="segments side by side", xlabel="number of segments s")
+
+    rows = [name for name, preset in PRESETS.items() if preset.pixels.size == 32 and not name.startswith("convmixer")]
+    baseline = _profile("convmixer_256_8_p2_k5", 10)
+    for place, (cost, words, color) in enumerate((("params", "parameters", BLUE), ("macs", "MACs", YELLOW))):
+        parts = [100 * (1 - getattr(_profile(name, 10), cost) / getattr(baseline, cost)) for name in rows]
+        networks.barh(np.arange(len(rows)) + 0.4 * place - 0.2, parts, 0.38, color=color, label=words, ec="0.3", lw=0.5)
+    networks.set_yticks(np.arange(len(rows)), rows, fontsize="small")
+    networks.invert_yaxis()
+    networks.set(title="networks on CIFAR-10", xlabel="saved against convmixer_256_8_p2_k5, in %")
+    for axes in (by_ratio, by_segments):
+        axes.set_ylabel("saved of ConvMixer's channel mixer, in %")
+    for axes in (by_ratio, by_segments, networks):
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize="small")
+    return saved(figure, save)
+
+
+@dataclass(frozen=True)
+class Saving:
+    """Which part of what ConvMixer's channel mixer costs another one saves, counted from kernels without biases."""
+
+    params: float
+    macs: float
+
+
+def saved_by(mixers: Sequence[layers.ChannelSplitMixer], dim: int) -> Saving:
+    """Returns what split mixers save of `dim` channels' mixing, on average.
+
+    Args:
+        mixers: those of blocks that follow one another, until they repeat.
+        dim: number of channels.
+
+    Example:
+        >>> saved_by([layers.ChannelSplitMixerII(segments=2, block=block) for block in range(2)], dim=256)
+        Saving(params=0.75, macs=0.75)
+        >>> saved_by([layers.ChannelSplitMixerIII(segments=2)], dim=256)
+        Saving(params=0.75, macs=0.5)
+    """
+    for mixer in mixers:
+        without_values(mixer.build, (None, 1, 1, dim))
+    params = np.mean([sum(math.prod(each.kernel.shape) for each in mixer.pointwise) for mixer in mixers])
+    macs = np.mean([sum((stop - start) ** 2 for start, stop in mixer.mixed_spans) for mixer in mixers])
+    return Saving(float(1 - params / dim**2), float(1 - macs / dim**2))
+
+
+def _mixers_i(ratio: float) -> list[layers.ChannelSplitMixer]:
+    return [layers.ChannelSplitMixerI(ratio, block) for block in range(2)]
+
+
+def _mixers_ii(segments: int) -> list[layers.ChannelSplitMixer]:
+    return [layers.ChannelSplitMixerII(segments, block) for block in range(segments)]
+
+
+def _mixers_iii(segments: int) -> list[layers.ChannelSplitMixer]:
+    return [layers.ChannelSplitMixerIII(segments)]
+
+
+def _mixers_iv(segments: int) -> list[layers.ChannelSplitMixer]:
+    return [layers.ChannelSplitMixerIV(segments)]
+
+
+def _mixers_v(ratio: float) -> list[layers.ChannelSplitMixer]:
+    return [layers.ChannelSplitMixerV(ratio)]
+
+
+def _family(name: str) -> str:
+    return next(family for family, (prefix, _, _) in FAMILIES.items() if name.startswith(prefix))
+
+
+@functools.cache
+def _profile(name: str, num_classes: int) -> Profile:
+    size = find_preset(name).pixels.size
+
+    def counted() -> Profile:
+        return profile(create_model(name, num_classes=num_classes, data_format="channels_last"), (size, size, 3))
+
+    return without_values(counted)

@@ -1,0 +1,117 @@
+"""What a network makes of an image: feature maps after the embedding and after each block."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import keras
+import numpy as np
+
+from keras_mixers.layers.validation import check_positive_int
+from keras_mixers.models import feature_extractor
+from keras_mixers.models.images import is_channels_first, prepare_images
+from keras_mixers.visualize.channel_reach import mixed_channels
+from keras_mixers.visualize.style import (
+    BLUE,
+    ORANGE,
+    SEQUENTIAL,
+    colored,
+    mosaic,
+    new_figure,
+    panels,
+    picture,
+    saved,
+    scaled,
+    show,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+KINDS = {"mixed": BLUE, "not mixed in this block": ORANGE}
+
+
+def feature_maps(
+    model: keras.Model,
+    image: Any,
+    layers: Sequence[str] | str | None = None,
+    channels: int | None = 64,
+    save: str | Path | None = None,
+) -> "Figure":
+    """Draws an image and its feature maps after the embedding and after each block (SplitMixer Figs. 16 to 20).
+
+    Where a block mixes one segment of the channels alone, a frame marks the channels that it mixed and those that it
+    left.
+
+    Args:
+        model: a network of this library.
+        image: a file, or an array (height, width, 3) of pixels from 0 to 255, if the network knows its pixels;
+            otherwise one image as the network takes it.
+        layers: names of layers, as `feature_extractor` takes them; None for the embedding and each block.
+        channels: how many maps of each are drawn, evenly chosen; None for all.
+        save: a file to write the figure to.
+
+    Returns:
+        A matplotlib figure. Each map is scaled to its own range: its smallest number is dark blue, its largest yellow.
+
+    Raises:
+        ValueError: if an argument is not as above.
+        FileNotFoundError: if there is no such file.
+        ImportError: if matplotlib is not installed.
+
+    Example:
+        >>> import keras_mixers
+        >>> model = keras_mixers.create_model("splitmixer_i_256_8", dim=16, blocks=2)
+        >>> figure = feature_maps(model, np.zeros((32, 32, 3)))
+        >>> [axes.get_title() for axes in figure.axes]
+        ['image', 'patch_embed', 'block_0_channel', 'block_1_channel']
+    """
+    channels = channels if channels is None else check_positive_int("channels", channels)
+    if layers is None:
+        names = [layer.name for layer in model.layers]
+        last = {name.split("_")[1]: name for name in names if name.startswith("block_")}
+        layers = [name for name in names if name == "patch_embed" or name in last.values()]
+    layers = [layers] if isinstance(layers, str) else list(layers)
+    extractor = feature_extractor(model, layers)
+    batch = prepare_images(model, [image])
+    found = extractor.predict(batch, verbose=0)
+    flat = [name for name in layers if np.ndim(found[name]) != 4]
+    if flat:
+        raise ValueError(f"layers must give feature maps, got {flat[0]!r}, whose output has the shape (images, dim).")
+
+    columns = min(4 if channels else 2, len(layers) + 1)
+    rows = -(-(len(layers) + 1) // columns)
+    figure = new_figure(12, 0.7 + 12 / columns * rows * 1.08, f"Feature maps of {model.name}")
+    first, *others = panels(figure, len(layers) + 1, columns)
+    show(first, picture(image, batch[0], is_channels_first(model)), "image")
+    framed = False
+    for name, axes in zip(layers, others, strict=True):
+        maps = found[name][0] if is_channels_first(model) else np.moveaxis(found[name][0], -1, 0)
+        dim = len(maps)
+        count = dim if channels is None else min(dim, channels)
+        chosen = np.linspace(0, dim - 1, count).round().astype(int)
+        mixed = _mixed(model.get_layer(name), dim)
+        framed |= mixed is not None
+        frames = None if mixed is None else np.where(mixed[chosen][:, None], *map(_rgb, KINDS.values()))
+        show(axes, mosaic(colored(scaled(maps[chosen].astype("float32")), SEQUENTIAL), frames=frames), name)
+    if framed:
+        from matplotlib.patches import Patch
+
+        handles = [Patch(facecolor="none", edgecolor=color, lw=2, label=kind) for kind, color in KINDS.items()]
+        figure.legend(handles=handles, loc="outside lower center", ncols=2, title="frame of a channel")
+    return saved(figure, save)
+
+
+def _mixed(layer: keras.layers.Layer, dim: int) -> np.ndarray | None:
+    """Returns which channels a channel mixer has mixed, None if all, or if it is another layer."""
+    try:
+        mixed = mixed_channels(layer, dim).sum(1) > 1
+    except ValueError:
+        return None
+    return None if mixed.all() else mixed
+
+
+def _rgb(color: str) -> tuple[float, float, float]:
+    from matplotlib.colors import to_rgb
+
+    return to_rgb(color)

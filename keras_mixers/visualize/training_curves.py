@@ -1,0 +1,64 @@
+"""The curves of a run, as a figure."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import keras
+
+from keras_mixers.visualize.style import BLUE, GREEN, VERMILION, new_figure, saved
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+PANELS = {
+    "accuracy": ("top-1 accuracy in %", 100),
+    "loss": ("cross-entropy in nats", 1),
+    "learning_rate": ("learning rate after the epoch", 1),
+}
+
+
+def training_curves(
+    history: "Sequence[dict[str, float]] | keras.callbacks.History", title: str = "", save: str | Path | None = None
+) -> "Figure":
+    """Draws accuracy, loss and learning rate against the epochs.
+
+    Args:
+        history: one dictionary an epoch, as `keras_mixers.training.read_history` returns, or what `model.fit` returns.
+        title: of the whole figure.
+        save: a file to write the figure to.
+
+    Returns:
+        A matplotlib figure, a panel for each of the three that the history has.
+
+    Raises:
+        ValueError: if the history has no epochs, or none of these.
+        ImportError: if matplotlib is not installed.
+
+    Example:
+        >>> rows = [{"epoch": 1, "loss": 1.2, "val_loss": 1.1}, {"epoch": 2, "loss": 0.9, "val_loss": 1.0}]
+        >>> [axes.get_ylabel() for axes in training_curves(rows).axes]
+        ['cross-entropy in nats']
+    """
+    if isinstance(history, keras.callbacks.History):
+        columns = {"epoch": [epoch + 1 for epoch in history.epoch], **history.history}
+        history = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+    shown = [name for name in PANELS if len(history) and name in history[0]]
+    if not shown:
+        raise ValueError(
+            f"history must have a row for each epoch with {', '.join(PANELS)}, or some of these, got {history!r}."
+        )
+    figure = new_figure(4 * len(shown), 3.6, title)
+    for name, axes in zip(shown, figure.subplots(1, len(shown), squeeze=False)[0], strict=True):
+        label, scale = PANELS[name]
+        epochs = [row["epoch"] for row in history]
+        for key, words, color, marker in ((name, "training", BLUE, "o"), (f"val_{name}", "test", VERMILION, "s")):
+            if key in history[0]:
+                color = GREEN if name == "learning_rate" else color
+                axes.plot(epochs, [scale * row[key] for row in history], f"{marker}-", color=color, ms=3, label=words)
+        axes.set_xlabel("epoch")
+        axes.set_ylabel(label)
+        axes.grid(alpha=0.3)
+        if f"val_{name}" in history[0]:
+            axes.legend()
+    return saved(figure, save)

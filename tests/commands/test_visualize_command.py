@@ -1,0 +1,29 @@
+"""`visualize` writes the figures of a network and a page that shows them."""
+
+import pytest
+
+pytest.importorskip("matplotlib", reason="matplotlib, of the extra visualize, is not installed")
+pytestmark = pytest.mark.any_backend
+
+
+def test_writes_the_page_with_the_curves_of_the_run(run, trained, photos, tmp_path):
+    shown = run("visualize", trained / "model.keras", "--image", photos / "red" / "002.png", "--out", tmp_path / "page")
+    assert shown == f"{tmp_path}/page/index.html\n"
+    assert (tmp_path / "page" / "training_curves.png").exists()
+    assert 'src="class_maps.png"' in (tmp_path / "page" / "index.html").read_text()
+
+
+def test_refusals(refused, trained, photos, tmp_path):
+    model, image = trained / "model.keras", photos / "red" / "002.png"
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine.txt").touch()
+    assert refused("visualize", model, "--image", "no.png", "--out", tmp_path / "page") == (
+        "There is no image at 'no.png'."
+    )
+    assert "must be new or empty" in refused("visualize", model, "--image", image, "--out", tmp_path / "full")
+    assert refused("visualize", tmp_path / "no.keras", "--image", image, "--out", tmp_path / "page").startswith(
+        "There is no network at"
+    )
+    sentence = refused("visualize", model, "--image", image, "--out", tmp_path / "page", "--history", "no.csv")
+    assert "no.csv" in sentence
+    assert not (tmp_path / "page").exists()

@@ -1,0 +1,250 @@
+"""Figures show the numbers that they are made of, with nothing cut off and no words on top of each other."""
+
+import csv
+import itertools
+
+import keras
+import numpy as np
+import pytest
+from small_networks import BUILDERS, small
+
+import keras_mixers
+from keras_mixers import visualize
+
+pytest.importorskip("matplotlib", reason="matplotlib, of the extra visualize, is not installed")
+
+from matplotlib.text import Text
+
+from keras_mixers.visualize.costs import accuracy_points
+from keras_mixers.visualize.style import mosaic, scaled
+
+ROWS = [
+    {"epoch": 1, "loss": 1.9, "accuracy": 0.3, "val_loss": 1.8, "val_accuracy": 0.35, "learning_rate": 0.01},
+    {"epoch": 2, "loss": 1.1, "accuracy": 0.6, "val_loss": 1.3, "val_accuracy": 0.55, "learning_rate": 0.0},
+]
+IMAGE = np.random.default_rng(0).integers(0, 256, (48, 40, 3)).astype("uint8")
+
+
+@pytest.fixture(scope="module")
+def model(randomize):
+    names = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+    model = randomize(keras_mixers.create_model("splitmixer_i_256_8", dim=48))
+    model.class_names = names
+    return model
+
+
+FIGURES = {
+    "patch_embedding": visualize.patch_embedding,
+    "depthwise_kernels": visualize.depthwise_kernels,
+    "channel_reach": visualize.channel_reach,
+    "feature_maps": lambda model, save=None: visualize.feature_maps(model, IMAGE, save=save),
+    "class_maps": lambda model, save=None: visualize.class_maps(model, [IMAGE, IMAGE[::-1]], save=save),
+    "training_curves": lambda model, save=None: visualize.training_curves(ROWS, "a run", save=save),
+    "accuracy_against_params": lambda model, save=None: visualize.accuracy_against_cost("cifar10", "params", save=save),
+    "accuracy_against_macs": lambda model, save=None: visualize.accuracy_against_cost("imagenet", "macs", save=save),
+    "savings": lambda model, save=None: visualize.savings(save=save),
+}
+
+
+@pytest.mark.any_backend
+@pytest.mark.parametrize("figure", FIGURES)
+def test_is_written_with_all_words_inside_and_apart(figure, model, tmp_path, monkeypatch):
+    drawn = FIGURES[figure](model, save=tmp_path / "figure.png")
+    assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
+    words, draw = {}, Text.draw
+
+    def record(text, renderer):  # ticks beyond the axes have words, too, but are not drawn
+        if text.get_text() and text.get_visible():
+            words[text] = text.get_window_extent(renderer)
+        draw(text, renderer)
+
+    monkeypatch.setattr(Text, "draw", record)
+    drawn.savefig(tmp_path / "again.png", dpi=drawn.dpi)
+    assert words
+    inside = drawn.bbox
+    for text, box in words.items():
+        assert inside.x0 <= box.x0 <= box.x1 <= inside.x1, text
+        assert inside.y0 <= box.y0 <= box.y1 <= inside.y1, text
+    for (text, box), (other, below) in itertools.combinations(words.items(), 2):
+        overlap = min(box.x1, below.x1) - max(box.x0, below.x0), min(box.y1, below.y1) - max(box.y0, below.y0)
+        assert min(overlap) < 1, f"{text} lies on {other}"
+
+
+@pytest.mark.any_backend
+@pytest.mark.parametrize("builder", BUILDERS)
+def test_every_network_can_be_drawn(builder, randomize):
+    model = randomize(small(builder))
+    for draw in (visualize.patch_embedding, visualize.depthwise_kernels, visualize.channel_reach):
+        assert draw(model).axes
+    image = np.random.default_rng(0).normal(size=(16, 16, 3)).astype("float32")
+    assert len(visualize.feature_maps(model, image).axes) == 4  # the image, the embedding, two blocks
+    assert len(visualize.class_maps(model, image[None]).axes) == 5  # the image, three classes, the scale
+
+
+def tiles(picture, count, side):
+    """Cut a mosaic into its tiles again, without their frames."""
+    columns = picture.shape[1] // (side + 2)
+    corners = [(i // columns * (side + 2) + 1, i % columns * (side + 2) + 1) for i in range(count)]
+    return np.stack([picture[top : top + side, left : left + side] for top, left in corners])
+
+
+@pytest.mark.any_backend
+def test_a_mosaic_holds_its_tiles(rng):
+    given = rng.uniform(size=(7, 20, 20, 3))
+    picture = mosaic(given, frames=np.zeros((7, 3)))
+    assert picture.shape == (3 * 22, 3 * 22, 3)
+    np.testing.assert_array_equal(tiles(picture, 7, 20), given)
+    assert not picture[0, :22].any()
+    np.testing.assert_array_equal(picture[-22:, -44:], 1)  # two places stay white
+    np.testing.assert_array_equal(tiles(mosaic(given[:, :4, :4]), 7, 16)[:, ::4, ::4], given[:, :4, :4])
+
+
+@pytest.mark.any_backend
+def test_scales_each_tile_by_itself():
+    np.testing.assert_allclose(scaled(np.array([[0.0, 5], [2, 2]])), [[0, 1], [0, 0]])
+    np.testing.assert_allclose(scaled(np.array([[-4.0, 2], [0, 0]]), symmetric=True), [[0, 0.75], [0.5, 0.5]])
+
+
+def test_patch_embedding_shows_each_kernel_in_its_colours(model):
+    shown = visualize.patch_embedding(model).axes[0].images[0].get_array()
+    kernel = keras.ops.convert_to_numpy(model.get_layer("patch_embed").convolution.kernel)
+    for channel in (0, 31, 47):
+        own = kernel[..., channel]
+        expected = (own - own.min()) / (own.max() - own.min())
+        np.testing.assert_allclose(tiles(shown, 48, 16)[channel, ::8, ::8], expected, atol=1e-6)
+
+
+def test_feature_maps_are_those_of_the_layers_with_frames_around_what_was_mixed(model):
+    from matplotlib import colormaps
+    from matplotlib.colors import to_rgb
+
+    figure = visualize.feature_maps(model, IMAGE, ["patch_embed", "block_1_channel"], channels=None)
+    batch = model.pixels.preprocess([IMAGE], data_format=keras.config.image_data_format())
+    expected = keras_mixers.feature_extractor(model, ["block_1_channel"]).predict(batch, verbose=0)["block_1_channel"]
+    expected = expected[0] if keras.config.image_data_format() == "channels_first" else np.moveaxis(expected[0], -1, 0)
+    shown = figure.axes[2].images[0].get_array()
+    for channel, framed in ((0, visualize.style.ORANGE), (15, visualize.style.ORANGE), (16, visualize.style.BLUE)):
+        scale = scaled(expected[channel][None])[0]
+        np.testing.assert_allclose(tiles(shown, 48, 16)[channel], colormaps["viridis"](scale)[..., :3], atol=0.02)
+        row, column = divmod(channel, shown.shape[1] // 18)
+        np.testing.assert_allclose(shown[18 * row, 18 * column], to_rgb(framed))
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["mixed", "not mixed in this block"]
+    assert not visualize.feature_maps(model, IMAGE, ["patch_embed", "block_0_spatial"]).legends
+
+
+def test_pairs_of_kernels_are_bars_beside_their_product(randomize):
+    model = randomize(small("SplitMixerI", dim=4))
+    (axes,) = visualize.depthwise_kernels(model, blocks=[1], kernels=4).axes
+    across_width, across_height = axes.containers[:2]
+    mixer = model.get_layer("block_1_spatial")
+    width, height = (
+        keras.ops.convert_to_numpy(convolution.kernel).reshape(3, 4)[:, 0]
+        for convolution in (mixer.width_convolution, mixer.height_convolution)
+    )
+    heights = np.array([bar.get_height() for bar in across_width])
+    np.testing.assert_allclose(-heights / np.abs(heights).max(), width / np.abs(width).max(), atol=1e-6)
+    lengths = np.array([bar.get_width() for bar in across_height])
+    np.testing.assert_allclose(lengths / np.abs(lengths).max(), height / np.abs(height).max(), atol=1e-6)
+    red = axes.images[0].get_array()[..., 0] > axes.images[0].get_array()[..., 2]
+    np.testing.assert_array_equal(red, np.outer(height, width) > 0)
+
+
+def test_curves_of_a_run_and_of_model_fit(rng):
+    figure = visualize.training_curves(ROWS)
+    accuracy, loss, rate = figure.axes
+    assert [line.get_ydata().tolist() for line in accuracy.lines] == [[30, 60], [35, 55.00000000000001]]
+    assert [line.get_ydata().tolist() for line in loss.lines] == [[1.9, 1.1], [1.8, 1.3]]
+    assert [line.get_ydata().tolist() for line in rate.lines] == [[0.01, 0.0]]
+    network = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    network.compile("sgd", "mse")
+    history = network.fit(rng.normal(size=(8, 2)), rng.normal(size=8), epochs=3, verbose=0)
+    (loss,) = visualize.training_curves(history).axes
+    assert loss.lines[0].get_xdata().tolist() == [1, 2, 3]
+    assert loss.lines[0].get_ydata().tolist() == history.history["loss"]
+
+
+@pytest.mark.any_backend
+def test_points_are_the_published_networks_and_our_runs(tmp_path):
+    points = accuracy_points("cifar10", "macs")
+    assert ("splitmixer_i_256_8", 65_219_072, 93.91) in {(point.model, point.cost, point.top1) for point in points}
+    assert {point.family for point in points} == set(visualize.costs.FAMILIES)
+    assert not any(point.ours for point in points)
+    columns = ("recipe", "model", "parameters", "top1")
+    with (tmp_path / "cifar10.csv").open("w", newline="") as file:
+        csv.writer(file).writerows(
+            [
+                columns,
+                ("cifar10_splitmixer_i", "splitmixer_i_256_8", 275_834, 93.5),
+                ("cifar10_smoke", "splitmixer_i_256_8", 46_274, 62.0),  # a smaller network than the model's name says
+                ("cifar100_splitmixer_i", "splitmixer_i_256_8", 298_964, 72.0),
+            ]
+        )
+    (ours,) = [point for point in accuracy_points("cifar10", "params", tmp_path / "cifar10.csv") if point.ours]
+    assert (ours.model, ours.cost, ours.top1) == ("splitmixer_i_256_8", 275_834, 93.5)
+
+
+@pytest.mark.any_backend
+def test_points_of_savings_lie_on_the_papers_formulas():
+    by_ratio, by_segments, networks = visualize.savings(dim=840).axes
+    for line, points in zip(by_ratio.lines[::2], by_ratio.lines[1::2], strict=True):
+        expected = np.interp(points.get_xdata(), line.get_xdata(), line.get_ydata())
+        np.testing.assert_allclose(points.get_ydata(), expected, atol=0.2)  # a segment has whole channels
+    lines = by_segments.lines
+    assert lines[1].get_xdata().tolist() == [1, 2, 3, 4, 5, 6, 7, 8]
+    for points, formula in zip(lines[1::2], [lambda s: 1 - 1 / s**2] * 2 + [lambda s: 1 - 1 / s] * 2, strict=True):
+        np.testing.assert_allclose(points.get_ydata(), 100 * formula(points.get_xdata()), atol=1e-9)
+    names = [label.get_text() for label in networks.get_yticklabels()]
+    widths = [bar.get_width() for bar in networks.containers[0]]
+    assert widths[names.index("splitmixer_i_256_8")] == pytest.approx(100 * (1 - 275_834 / 594_186))
+
+
+def test_refusals(model, tmp_path):
+    bare = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Flatten()])
+    with pytest.raises(ValueError, match="model must have a PatchEmbed"):
+        visualize.patch_embedding(bare)
+    with pytest.raises(ValueError, match="model must have spatial mixers"):
+        visualize.depthwise_kernels(bare)
+    with pytest.raises(ValueError, match=r"blocks must be from 0 to 7 .* got blocks=\[8\]"):
+        visualize.depthwise_kernels(model, blocks=[8])
+    with pytest.raises(ValueError, match="kernels must be"):
+        visualize.depthwise_kernels(model, kernels=-1)
+    with pytest.raises(ValueError, match="did you mean 'block_0_channel'"):
+        visualize.feature_maps(model, IMAGE, ["block_0_chanel"])
+    with pytest.raises(ValueError, match="layers must give feature maps, got 'pool'"):
+        visualize.feature_maps(model, IMAGE, ["pool"])
+    with pytest.raises(ValueError, match="channels must be"):
+        visualize.feature_maps(model, IMAGE, channels=0)
+    with pytest.raises(FileNotFoundError, match="There is no image at 'no.png'"):
+        visualize.feature_maps(model, "no.png")
+    with pytest.raises(ValueError, match="An image must be"):
+        visualize.feature_maps(model, IMAGE[0])
+    with pytest.raises(ValueError, match="top must be"):
+        visualize.class_maps(model, [IMAGE], top=0)
+    with pytest.raises(ValueError, match="dataset must be"):
+        visualize.accuracy_against_cost("mnist")
+    with pytest.raises(ValueError, match="cost must be"):
+        visualize.accuracy_against_cost(cost="seconds")
+    with pytest.raises(FileNotFoundError):
+        visualize.accuracy_against_cost(results=tmp_path / "no.csv")
+    with pytest.raises(ValueError, match="dim must be at least 8"):
+        visualize.savings(4)
+    with pytest.raises(ValueError, match="history must have a row for each epoch"):
+        visualize.training_curves([])
+
+
+def test_an_image_of_another_size(randomize):
+    """A network that does not know its pixels cannot resize them, and says what it takes."""
+    fixed = randomize(small(input_shape=(16, 16, 3)))
+    with pytest.raises(ValueError, match=r"images must be a batch as .* takes it, \(None, 16, 16, 3\)"):
+        visualize.feature_maps(fixed, np.zeros((20, 16, 3), "float32"))
+
+
+@pytest.mark.any_backend
+def test_without_matplotlib(model, monkeypatch):
+    find_spec = visualize.style.importlib.util.find_spec
+    monkeypatch.setattr(
+        visualize.style.importlib.util, "find_spec", lambda name: None if name == "matplotlib" else find_spec(name)
+    )
+    with pytest.raises(ImportError, match=r'pip install "keras-mixers\[visualize\]"'):
+        visualize.patch_embedding(model)
