@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import os
 import pathlib
 from collections.abc import Callable
 
@@ -82,7 +83,7 @@ def load_tfds(name, split, data_dir=None, download=False, limit=None):
     """
     _check_limit(limit)
     try:
-        builder = tfds.builder(name, data_dir=data_dir)
+        builder = tfds.builder(name, data_dir=data_dir and os.path.expanduser(data_dir))
     except ValueError:
         known = tfds.list_builders(with_community_datasets=False)
         if name.split("/")[0].split(":")[0] in known:  # It is the version or the configuration that is unknown.
