@@ -21,7 +21,7 @@ class Format:
         open: the function that opens it with its own runtime.
         form: how the network is written out before.
         quantizations: how its numbers can be made smaller.
-        integer_form: how it is written out for numbers of 8 bits, if otherwise.
+        integer_form: how it is written out for feature maps of 8 bits, if otherwise.
     """
 
     suffix: str
@@ -38,7 +38,11 @@ class Format:
         """Returns how a network is written out before."""
         if not folded:
             return replace(self.form, multiply_add="norm", folded=False)
-        return self.integer_form or self.form if quantization in ("dynamic", "int8") else self.form
+        if self.integer_form is None or quantization not in ("dynamic", "int8"):
+            return self.form
+        if quantization == "dynamic":  # what a norm leaves is computed with floats all the same
+            return replace(self.integer_form, multiply_add=self.form.multiply_add)
+        return self.integer_form
 
 
 _CHANNELS_FIRST = Form(data_format="channels_first")
@@ -59,7 +63,8 @@ FORMATS = {
     "onnx": Format(
         ".onnx", "torch", _ONNX, "onnx",
         "on_torch:write_onnx", "runtimes:open_onnx", _CHANNELS_FIRST, ("dynamic", "int8"),
-        integer_form=Form("channels_first", units=False),
+        # As a convolution, a multiply-add has a scale for each channel's weight, and is rounded once.
+        integer_form=Form("channels_first", multiply_add="depthwise", units=False),
     ),
     "openvino": Format(
         ".xml", "torch", (*_ONNX, "openvino"), "openvino",

@@ -3,11 +3,14 @@
 import functools
 import os
 import re
+import socket
+import sys
+import time
 from typing import Any
 
 import keras
 
-HEARTBEAT_SECONDS = 30
+HEARTBEAT_SECONDS, JOINING_SECONDS = 30, 120
 # Keras's names, those of `keras.distribution.initialize`.
 COORDINATOR, PROCESSES, PROCESS = (
     f"KERAS_DISTRIBUTION_{name}" for name in ("JOB_ADDRESSES", "NUM_PROCESSES", "PROCESS_ID")
@@ -76,15 +79,40 @@ def join_processes(coordinator: str | None = None, processes: int | None = None,
         raise ValueError(f"process must be in 0 to {processes - 1}, got process={process}.")
     if not re.fullmatch(r".+:\d+", coordinator):
         raise ValueError(f"coordinator must be HOST:PORT, such as 10.0.0.1:8476, got coordinator={coordinator!r}.")
+    # JAX would abort the process where others do not come, with a trace of its own instead of an exception.
+    if process:
+        _await_coordinator(coordinator, f"Process {process} of {processes}")
+    else:
+        print(f"Process 0 of {processes} waits for the others for {JOINING_SECONDS} s at most.", file=sys.stderr)
     import jax
 
     try:
         jax.distributed.initialize(
-            coordinator, processes, process, heartbeat_timeout_seconds=HEARTBEAT_SECONDS, initialization_timeout=120
+            coordinator,
+            processes,
+            process,
+            heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
+            initialization_timeout=JOINING_SECONDS,
         )
     except Exception as error:
         raise ConnectionError(f"Process {process} of {processes} could not join at {coordinator!r}: {error}") from error
     return process
+
+
+def _await_coordinator(coordinator: str, who: str) -> None:
+    host, _, port = coordinator.rpartition(":")
+    deadline = time.monotonic() + JOINING_SECONDS
+    while True:
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=1).close()
+            return
+        except OSError as error:
+            if time.monotonic() > deadline:
+                raise ConnectionError(
+                    f"{who} found nobody at {coordinator!r} for {JOINING_SECONDS} s ({error}); start process 0 there, "
+                    "or correct the address."
+                ) from error
+            time.sleep(0.1)
 
 
 @functools.cache

@@ -18,7 +18,7 @@ from shared_run import train_case
 from small_run import RECIPE
 
 from keras_mixers.data import Share
-from keras_mixers.training import fit, join_processes, reproduction
+from keras_mixers.training import fit, join_processes, processes, reproduction
 from keras_mixers.training.devices import Devices, find_devices
 from keras_mixers.training.history import read_history
 from keras_mixers.training.run import shared_batch_size
@@ -197,6 +197,18 @@ def test_refuses_what_devices_cannot_share():
 def test_refuses_processes_that_are_not_described(arguments, message):
     with pytest.raises(ValueError, match=message):
         join_processes(*arguments)
+
+
+@pytest.mark.skipif(BACKEND != "jax", reason="TensorFlow reads TF_CONFIG")
+def test_says_that_nobody_listens_at_the_coordinators_address(monkeypatch):
+    monkeypatch.setattr(processes, "JOINING_SECONDS", 0.2)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+        with pytest.raises(
+            ConnectionError, match=f"Process 1 of 2 found nobody at '{address}' for 0.2 s .*start process 0"
+        ):
+            join_processes(address, 2, 1)
 
 
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="JAX has these arguments")
