@@ -111,7 +111,7 @@ def channel_reach(model: keras.Model, save: str | Path | None = None) -> "Figure
     blocks = np.unique(np.linspace(0, len(reach) - 1, min(12, len(reach))).round().astype(int))
     columns = min(4, len(blocks))
     rows = -(-len(blocks) // columns)
-    figure = new_figure(12, 1.2 + 2.9 * rows, f"Channels that can reach each other in {model.name}")
+    figure = new_figure(12, 0.5 + 3.1 * rows, f"Channels that can reach each other in {model.name}")
     for block, axes in zip(blocks, panels(figure, len(blocks), columns), strict=True):
         axes.imshow(reach[block], cmap="Blues", vmin=0, vmax=1.25, interpolation="nearest")
         axes.set_title(f"after block {block}: {100 * reach[block].mean():.0f} %", fontsize="medium")

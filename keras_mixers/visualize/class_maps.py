@@ -157,12 +157,12 @@ def class_maps(
     names = getattr(model, "class_names", None) or [f"class {i}" for i in range(head.units)]
     figure = new_figure(12, 0.8 + 11 / (top + 1) * len(batch) * 1.1, f"What speaks for a class, to {model.name}")
     for row, axes in enumerate(figure.subplots(len(batch), top + 1, squeeze=False)):
-        image = picture(images[row], batch[row], is_channels_first(model))
+        image = picture(model, images[row], batch[row])
         show(axes[0], image, "image")
         largest = np.abs(maps[row]).max() or 1.0
         height, width = image.shape[:2]
         for i, index in enumerate(order[row]):
-            show(axes[i + 1], image.mean(-1, keepdims=True).repeat(3, -1) if image.ndim == 3 else image)
+            show(axes[i + 1], image.mean(-1, keepdims=True).repeat(3, -1))
             shown = axes[i + 1].imshow(
                 maps[row, i], DIVERGING, vmin=-largest, vmax=largest, alpha=0.6, interpolation="bilinear",
                 extent=(-0.5, width - 0.5, height - 0.5, -0.5),

@@ -83,7 +83,7 @@ def feature_maps(
     rows = -(-(len(layers) + 1) // columns)
     figure = new_figure(12, 0.7 + 12 / columns * rows * 1.08, f"Feature maps of {model.name}")
     first, *others = panels(figure, len(layers) + 1, columns)
-    show(first, picture(image, batch[0], is_channels_first(model)), "image")
+    show(first, picture(model, image, batch[0]), "image")
     framed = False
     for name, axes in zip(layers, others, strict=True):
         maps = found[name][0] if is_channels_first(model) else np.moveaxis(found[name][0], -1, 0)

@@ -108,7 +108,7 @@ def depthwise_kernels(
 
     columns = min(4, len(blocks))
     rows = -(-len(blocks) // columns)
-    figure = new_figure(12, 0.9 + 12 / columns * rows * 1.06, f"Depthwise kernels of {model.name}")
+    figure = new_figure(12, 0.6 + 12 / columns * rows * 1.06, f"Depthwise kernels of {model.name}")
     for block, axes in zip(blocks, panels(figure, len(blocks), columns), strict=True):
         mixer = mixers[block]
         if isinstance(mixer, SpatialMixer1D):

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from keras_mixers.models.images import read_image
+from keras_mixers.models.images import is_channels_first, read_image
 
 if TYPE_CHECKING:
+    import keras
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -116,10 +117,16 @@ def show(axes: "Axes", image: Any, title: str = "") -> None:
     axes.spines[:].set_visible(False)
 
 
-def picture(image: Any, prepared: np.ndarray, channels_first: bool) -> np.ndarray:
-    """Returns an image to show: the photograph as it was, or what the network takes, scaled to its range."""
-    picture = np.asarray(read_image(image), "float32")
-    if picture.shape[-1] == 3 and picture.min() >= 0 and picture.max() > 1:
-        return picture.clip(0, 255) / 255
-    picture = np.moveaxis(prepared, 0, -1) if channels_first else prepared
-    return scaled(picture[None])[0] if picture.shape[-1] == 3 else scaled(picture.mean(-1)[None])[0]
+def picture(model: "keras.Model", image: Any, prepared: np.ndarray) -> np.ndarray:
+    """Returns an image as a network sees it: the part of a photograph that it takes, or numbers scaled to their range.
+
+    Args:
+        model: the network.
+        image: what `prepare_images` made it of.
+        prepared: the image as the network takes it.
+    """
+    if getattr(model, "pixels", None) is not None:
+        return model.pixels.crop(read_image(image)) / 255
+    prepared = np.moveaxis(prepared, 0, -1) if is_channels_first(model) else prepared
+    in_color = prepared.shape[-1] == 3
+    return scaled((prepared if in_color else prepared.mean(-1, keepdims=True).repeat(3, -1))[None])[0]

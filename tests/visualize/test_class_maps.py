@@ -152,6 +152,7 @@ def test_figure_shows_the_maps_of_the_most_probable_classes(randomize, rng):
     figure = class_maps(model, photographs, top=2)
     axes = [axes for axes in figure.axes if axes.images]
     for row in range(2):
+        np.testing.assert_allclose(axes[3 * row].images[0].get_array(), model.pixels.crop(photographs[row]) / 255)
         probabilities = np.exp(found[row]) / np.exp(found[row]).sum()
         for panel, index in zip(axes[3 * row + 1 : 3 * row + 3], found[row].argsort()[::-1], strict=False):
             assert panel.get_title() == f"{model.class_names[index]}: {100 * probabilities[index]:.1f} %"

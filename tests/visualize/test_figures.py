@@ -122,6 +122,7 @@ def test_feature_maps_are_those_of_the_layers_with_frames_around_what_was_mixed(
     batch = model.pixels.preprocess([IMAGE], data_format=keras.config.image_data_format())
     expected = keras_mixers.feature_extractor(model, ["block_1_channel"]).predict(batch, verbose=0)["block_1_channel"]
     expected = expected[0] if keras.config.image_data_format() == "channels_first" else np.moveaxis(expected[0], -1, 0)
+    np.testing.assert_allclose(figure.axes[0].images[0].get_array(), model.pixels.crop(IMAGE) / 255)  # what it sees
     shown = figure.axes[2].images[0].get_array()
     for channel, framed in ((0, visualize.style.ORANGE), (15, visualize.style.ORANGE), (16, visualize.style.BLUE)):
         scale = scaled(expected[channel][None])[0]
