@@ -4,7 +4,8 @@
 
 writes export.csv beside this file. The networks are those that `train cifar10_splitmixer_i` and
 `train cifar10_convmixer` save; each export is compared with its network on 2,000 test images of CIFAR-10, and 200
-training images are the representative data of int8. `python docs/results/export.py --table` prints the CSV in Markdown.
+training images are the representative data of int8. `--format onnx` does so for one format and keeps the other rows;
+`--table` prints the CSV in Markdown.
 """
 
 import argparse
@@ -30,8 +31,8 @@ CASES = {
 SUFFIXES = {"litert": ".tflite", "onnx": ".onnx", "openvino": ".xml", "torch": ".pt2", "keras": ".keras"}
 
 
-def rows_of(path, data_dir):
-    """Gives the rows of one network on the running backend."""
+def rows_of(path, data_dir, formats):
+    """Gives the rows of one network on the running backend, a dictionary each."""
     import keras
 
     from keras_mixers import export_model
@@ -46,8 +47,8 @@ def rows_of(path, data_dir):
     model = load_trained(path)
     test_images, labels = images("test", 2000)
     representative, _ = images("train", 200)
-    for format, quantizations in CASES.items():
-        for quantization in quantizations:
+    for format in formats:
+        for quantization in CASES[format]:
             with tempfile.TemporaryDirectory() as folder:
                 report = export_model(
                     model,
@@ -58,7 +59,7 @@ def rows_of(path, data_dir):
                     images=test_images,
                     labels=labels,
                 )
-            yield (
+            values = (
                 model.name,
                 f"{100 * report.original_accuracy:.2f}",
                 keras.backend.backend(),
@@ -71,6 +72,7 @@ def rows_of(path, data_dir):
                 f"{1000 * report.latency:.2f}",
                 describe_machine(),
             )
+            yield dict(zip(COLUMNS, map(str, values), strict=True))
 
 
 def read():
@@ -106,25 +108,33 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("networks", nargs="*", metavar="MODEL.keras")
     parser.add_argument("--data-dir")
+    parser.add_argument("--format", choices=CASES, help="only this one")
     parser.add_argument("--table", action="store_true", help="print the CSV in Markdown")
     parser.add_argument("--rows", action="store_true", help="print the rows of the running backend")
     arguments = parser.parse_args()
     if arguments.table:
         print(markdown(read()))
     elif arguments.rows:
-        writer = csv.writer(sys.stdout)
         for network in arguments.networks:
-            writer.writerows(rows_of(network, arguments.data_dir))
+            formats = [arguments.format] if arguments.format else CASES
+            csv.DictWriter(sys.stdout, COLUMNS).writerows(rows_of(network, arguments.data_dir, formats))
     else:
-        printed = []
+        rows = {_key(row): row for row in (read() if arguments.format else [])}
         for backend in BACKENDS:
             command = [sys.executable, __file__, "--rows", *arguments.networks]
             command += ["--data-dir", arguments.data_dir] if arguments.data_dir else []
+            command += ["--format", arguments.format] if arguments.format else []
             environment = {**os.environ, "KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"}
-            printed.append(
-                subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True).stdout
-            )
-        TABLE.write_text(",".join(COLUMNS) + "\n" + "".join(printed))
+            done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+            rows |= {_key(row): row for row in csv.DictReader(done.stdout.splitlines(), COLUMNS)}
+        with TABLE.open("w", newline="") as file:
+            writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows.values())
+
+
+def _key(row):
+    return row["network"], row["backend"], row["format"], row["quantization"]
 
 
 if __name__ == "__main__":

@@ -49,6 +49,8 @@ def training_curves(
             f"history must have a row for each epoch with {', '.join(PANELS)}, or some of these, got {history!r}."
         )
     figure = new_figure(4 * len(shown), 3.6, title)
+    from matplotlib.ticker import MaxNLocator
+
     for name, axes in zip(shown, figure.subplots(1, len(shown), squeeze=False)[0], strict=True):
         label, scale = PANELS[name]
         epochs = [row["epoch"] for row in history]
@@ -57,6 +59,7 @@ def training_curves(
                 color = GREEN if name == "learning_rate" else color
                 axes.plot(epochs, [scale * row[key] for row in history], f"{marker}-", color=color, ms=3, label=words)
         axes.set_xlabel("epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_ylabel(label)
         axes.grid(alpha=0.3)
         if f"val_{name}" in history[0]:

@@ -154,6 +154,7 @@ def test_pairs_of_kernels_are_bars_beside_their_product(randomize):
 def test_curves_of_a_run_and_of_model_fit(rng):
     figure = visualize.training_curves(ROWS)
     accuracy, loss, rate = figure.axes
+    assert all(tick == int(tick) for tick in accuracy.get_xticks())
     assert [line.get_ydata().tolist() for line in accuracy.lines] == [[30, 60], [35, 55.00000000000001]]
     assert [line.get_ydata().tolist() for line in loss.lines] == [[1.9, 1.1], [1.8, 1.3]]
     assert [line.get_ydata().tolist() for line in rate.lines] == [[0.01, 0.0]]
