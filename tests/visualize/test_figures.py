@@ -151,6 +151,7 @@ def test_pairs_of_kernels_are_bars_beside_their_product(randomize):
     np.testing.assert_array_equal(red, np.outer(height, width) > 0)
 
 
+@pytest.mark.any_backend
 def test_curves_of_a_run_and_of_model_fit(rng):
     figure = visualize.training_curves(ROWS)
     accuracy, loss, rate = figure.axes
@@ -201,6 +202,7 @@ def test_points_of_savings_lie_on_the_papers_formulas():
     assert widths[names.index("splitmixer_i_256_8")] == pytest.approx(100 * (1 - 275_834 / 594_186))
 
 
+@pytest.mark.any_backend
 def test_refusals(model, tmp_path):
     bare = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Flatten()])
     with pytest.raises(ValueError, match="model must have a PatchEmbed"):
@@ -235,6 +237,7 @@ def test_refusals(model, tmp_path):
         visualize.training_curves([])
 
 
+@pytest.mark.any_backend
 def test_an_image_of_another_size(randomize):
     """A network that does not know its pixels cannot resize them, and says what it takes."""
     fixed = randomize(small(input_shape=(16, 16, 3)))

@@ -14,6 +14,7 @@ from keras_mixers.visualize import write_page
 
 pytest.importorskip("matplotlib", reason="matplotlib, of the extra visualize, is not installed")
 
+pytestmark = pytest.mark.any_backend
 IMAGE = np.random.default_rng(0).integers(0, 256, (48, 40, 3)).astype("uint8")
 HISTORY = [{"epoch": 1, "loss": 1.9, "val_loss": 1.8}]
 
@@ -62,7 +63,6 @@ def test_shows_every_figure_and_every_layer(model, written):
     assert "<h1>splitmixer_i_256_8</h1>" in written.read_text()
 
 
-@pytest.mark.any_backend
 def test_opens_in_a_browser_without_an_error(written):
     browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if browser is None:
