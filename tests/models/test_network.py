@@ -49,6 +49,7 @@ def test_survives_files_and_clones(model, images, tmp_path):
         np.testing.assert_array_equal(array(other(images, training=False)), array(model(images, training=False)))
 
 
+@pytest.mark.any_backend
 def test_lets_go_of_what_its_layers_give(model, images):
     given, alive = [], []
 
