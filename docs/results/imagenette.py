@@ -6,6 +6,7 @@ writes imagenette.csv beside this file: a network from scratch on all ten classe
 them and then, with a new head and frozen first blocks, on the other five, against the same from scratch.
 """
 
+import argparse
 import csv
 import json
 import os
@@ -69,4 +70,6 @@ def main(images: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]).resolve())
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("images", type=Path, metavar="FOLDER")
+    main(parser.parse_args().images.resolve())

@@ -58,10 +58,23 @@ class HistoryWriter(keras.callbacks.Callback):
 
 
 def read_history(path: str | Path) -> list[dict[str, float]]:
-    """Returns the rows of a history, each a dictionary of numbers."""
-    with Path(path).open(newline="") as file:
-        rows = [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
-    return [{**row, "epoch": int(row["epoch"])} for row in rows]
+    """Returns the rows of a history, each a dictionary of numbers.
+
+    Args:
+        path: a CSV that `HistoryWriter` wrote.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is no such CSV.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"There is no history at {str(path)!r}; train writes history.csv.")
+    try:
+        with Path(path).open(newline="") as file:
+            rows = [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
+        return [{**row, "epoch": int(row["epoch"])} for row in rows]
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{str(path)!r} is no history of a run: it must have a number for each epoch.") from error
 
 
 def last_learning_rate(optimizer: keras.optimizers.Optimizer) -> float:

@@ -77,12 +77,12 @@ def join_processes(coordinator: str | None = None, processes: int | None = None,
         ) from error
     if not 0 <= process < processes:
         raise ValueError(f"process must be in 0 to {processes - 1}, got process={process}.")
-    if not re.fullmatch(r".+:\d+", coordinator):
+    if not re.fullmatch(r".+:\d+", coordinator) or int(coordinator.rpartition(":")[2]) >= 2**16:
         raise ValueError(f"coordinator must be HOST:PORT, such as 10.0.0.1:8476, got coordinator={coordinator!r}.")
     # JAX would abort the process where others do not come, with a trace of its own instead of an exception.
-    if process:
+    if process > 0:
         _await_coordinator(coordinator, f"Process {process} of {processes}")
-    else:
+    elif processes > 1:
         print(f"Process 0 of {processes} waits for the others for {JOINING_SECONDS} s at most.", file=sys.stderr)
     import jax
 

@@ -53,8 +53,8 @@ def class_activation_map(
         True
     """
     head, images = _check(model, images)
-    features = _features(model, images, _last_mixer(model))
     weights = _kernel_and_bias(head)[0].T[_classes(model, images, class_index)]
+    features = _features(model, images, _last_mixer(model))
     patches = features.shape[1] * features.shape[2]
     return (np.einsum("nhwd,nd->nhw", features, weights) / patches).astype("float32")
 
@@ -94,10 +94,10 @@ def grad_cam(
     """
     head, images = _check(model, images)
     layer = _last_mixer(model) if layer is None else layer
-    features = _features(model, images, layer)
-    if features.ndim != 4:
+    if layer == "pool":
         raise ValueError(f"layer must give feature maps, got layer={layer!r}; the one before it is the default.")
     weights = _kernel_and_bias(head)[0].T[_classes(model, images, class_index)]
+    features = _features(model, images, layer)
     place = [each.name for each in model.layers].index(layer)
     after = [each for each in model.layers[place + 1 :] if each is not head]
 
@@ -130,7 +130,7 @@ def class_maps(
 
     Returns:
         A matplotlib figure, a row for each image. Red patches speak for a class, blue ones against it; the colours of
-        a row have one scale, in logits.
+        a row have one scale: parts of the logit, or Grad-CAM's numbers.
 
     Raises:
         ValueError: if the model has no such head, or an argument is not as above.
@@ -144,15 +144,16 @@ def class_maps(
         >>> len(figure.axes)  # the image, two classes, the scale
         4
     """
-    batch = prepare_images(model, images)
-    head, batch = _check(model, batch)
-    top = min(check_positive_int("top", top), head.units)
+    check_positive_int("top", top)
+    head, batch = _check(model, prepare_images(model, images))
+    top = min(top, head.units)
     logits = _logits(model, batch)
     probabilities = np.exp(logits - logits.max(1, keepdims=True))
     probabilities /= probabilities.sum(1, keepdims=True)
     order = np.argsort(-logits, axis=1, kind="stable")[:, :top]
     maps_of = class_activation_map if layer is None else partial(grad_cam, layer=layer)
-    maps = np.stack([maps_of(model, batch, order[:, i]) for i in range(top)], 1)
+    maps = maps_of(model, batch.repeat(top, 0), order.ravel())
+    maps = maps.reshape(len(batch), top, *maps.shape[1:])
 
     names = getattr(model, "class_names", None) or [f"class {i}" for i in range(head.units)]
     figure = new_figure(12, 0.8 + 11 / (top + 1) * len(batch) * 1.1, f"What speaks for a class, to {model.name}")
@@ -168,7 +169,7 @@ def class_maps(
                 extent=(-0.5, width - 0.5, height - 0.5, -0.5),
             )  # fmt: skip
             axes[i + 1].set_title(f"{names[index]}: {100 * probabilities[row, index]:.1f} %", fontsize="medium")
-        figure.colorbar(shown, ax=axes, label="part of the logit, a patch", shrink=0.8)
+        figure.colorbar(shown, ax=axes, label="part of the logit, a patch" if layer is None else "Grad-CAM", shrink=0.8)
     return saved(figure, save)
 
 

@@ -31,7 +31,7 @@ FAMILIES = {
     "SplitMixer-V": ("splitmixer_v_", PURPLE, "P"),
     "3D convolution": ("stridemixer_", SKY, "X"),
 }
-DATASETS = tuple(sorted({published.dataset for preset in PRESETS.values() for published in preset.published}))
+# The data sets of the papers, and how many classes they have.
 CLASSES = {"cifar10": 10, "cifar100": 100, "flowers102": 102, "food101": 101, "imagenet": 1000}
 
 
@@ -60,7 +60,7 @@ def accuracy_points(dataset: str = "cifar10", cost: str = "params", results: str
     Args:
         dataset: `"cifar10"`, `"cifar100"`, `"flowers102"`, `"food101"` or `"imagenet"`.
         cost: `"params"`, trainable parameters, or `"macs"`, multiply-accumulates for one image.
-        results: a CSV that `python -m keras_mixers reproduce` wrote; None for none.
+        results: a CSV that `python -m keras_mixers reproduce` wrote; runs with changes are passed over. None for none.
 
     Raises:
         ValueError: if an argument is not as above.
@@ -71,7 +71,7 @@ def accuracy_points(dataset: str = "cifar10", cost: str = "params", results: str
         >>> [(point.family, point.top1) for point in points][:2]
         [('ConvMixer', 74.59), ('SplitMixer-I', 73.56)]
     """
-    check_choice("dataset", dataset, DATASETS)
+    check_choice("dataset", dataset, tuple(CLASSES))
     check_choice("cost", cost, tuple(COSTS))
     points = [
         Point(name, _family(name), getattr(_profile(name, CLASSES[dataset]), cost), published.top1)
@@ -81,7 +81,14 @@ def accuracy_points(dataset: str = "cifar10", cost: str = "params", results: str
     ]
     if results is not None:
         with Path(results).open(newline="") as file:
-            rows = [row for row in csv.DictReader(file) if row["recipe"].startswith(f"{dataset}_")]
+            reader = csv.DictReader(file)
+            missing = {"recipe", "changes", "model", "parameters", "top1"} - set(reader.fieldnames or ())
+            if missing:
+                raise ValueError(
+                    f"results must be a CSV that reproduce wrote, but {str(results)!r} has no "
+                    f"{', '.join(sorted(missing))}."
+                )
+            rows = [row for row in reader if row["recipe"].startswith(f"{dataset}_") and not row["changes"]]
         # A recipe in small has another network than the one of its name: its parameters tell.
         rows = [row for row in rows if int(row["parameters"]) == _profile(row["model"], CLASSES[dataset]).params]
         points += [

@@ -63,65 +63,66 @@ def write_page(
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise FileExistsError(f"folder must be new or empty, got folder={str(folder)!r}; name another.")
     batch = prepare_images(model, [image])
-    figures = {
+    names = [layer.name for layer in model.layers]
+    figures = {  # what each shows, whether there is something to show, and what draws it
         "patch_embedding": (
             "The kernels of the patch embedding, each scaled to its own range.",
+            True,
             lambda save: patch_embedding(model, save=save),
         ),
         "depthwise_kernels": (
             "Depthwise kernels of successive blocks; red is above zero, blue below. Pairs of one-dimensional kernels "
             "are drawn as bars beside their product.",
+            any(name.endswith("_spatial") for name in names),
             lambda save: depthwise_kernels(model, save=save),
         ),
         "channel_reach": (
             "Which channels of the patch embedding can have a part in each channel after a block.",
+            any(name.endswith("_channel") for name in names),
             lambda save: channel_reach(model, save=save),
         ),
         "feature_maps": (
             "What the network makes of the image, after the embedding and after each block; each map is scaled to its "
             "own range.",
+            True,
             lambda save: feature_maps(model, image, save=save),
         ),
         "class_maps": (
             "What each patch adds to the logits of the most probable classes: red speaks for a class, blue against it.",
+            "head" in names,
             lambda save: class_maps(model, [image], save=save),
         ),
         "training_curves": (
             "The run that trained the network.",
-            (lambda save: training_curves(history, save=save)) if history else None,
+            bool(history),
+            lambda save: training_curves(history, save=save),
         ),
         "accuracy_against_params": (
             "The networks that the papers trained on CIFAR-10.",
+            True,
             lambda save: accuracy_against_cost("cifar10", "params", save=save),
         ),
-        "savings": ("What the mixers of the SplitMixer paper save.", lambda save: savings(save=save)),
+        "savings": ("What the mixers of the SplitMixer paper save.", True, lambda save: savings(save=save)),
     }
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as work:
-        page = Path(work, "page")
-        page.mkdir()
-        shown = {}
-        for name, (caption, draw) in figures.items():
-            if draw is None or not _has(model, name):
-                continue
-            draw(page / f"{name}.png")
-            shown[name] = caption
-        table = profile(model, batch.shape[1:])
-        (page / "index.html").write_text(_html(model, table, shown), encoding="utf-8")
-        if folder.exists():
-            folder.rmdir()
-        shutil.move(page, folder)
+    table = profile(model, batch.shape[1:])
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as work:
+            page = Path(work, "page")
+            page.mkdir()
+            shown = {}
+            for name, (caption, is_there, draw) in figures.items():
+                if is_there:
+                    draw(page / f"{name}.png")
+                    shown[name] = caption
+            (page / "index.html").write_text(_html(model, table, shown), encoding="utf-8")
+            if folder.exists():
+                folder.rmdir()
+            shutil.move(page, folder)
+    except OSError as error:
+        reason = error.strerror or error
+        raise OSError(f"{str(folder)!r} cannot be written: {reason}; nothing is left of it.") from error
     return folder / "index.html"
-
-
-def _has(model: keras.Model, figure: str) -> bool:
-    """Whether a network has what a figure shows."""
-    names = [layer.name for layer in model.layers]
-    return {
-        "depthwise_kernels": any(name.endswith("_spatial") for name in names),
-        "channel_reach": any(name.endswith("_channel") for name in names),
-        "class_maps": "head" in names,
-    }.get(figure, True)
 
 
 def _html(model: keras.Model, table: Profile, figures: dict[str, str]) -> str:

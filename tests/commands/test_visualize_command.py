@@ -25,5 +25,10 @@ def test_refusals(refused, trained, photos, tmp_path):
         "There is no network at"
     )
     sentence = refused("visualize", model, "--image", image, "--out", tmp_path / "page", "--history", "no.csv")
-    assert "no.csv" in sentence
+    assert sentence == "There is no history at 'no.csv'; train writes history.csv."
+    (tmp_path / "other.csv").write_text("name,size\na,b\n")
+    sentence = refused(
+        "visualize", model, "--image", image, "--out", tmp_path / "page", "--history", tmp_path / "other.csv"
+    )
+    assert sentence.endswith("other.csv' is no history of a run: it must have a number for each epoch.")
     assert not (tmp_path / "page").exists()

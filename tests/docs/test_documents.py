@@ -84,8 +84,9 @@ def test_commands_take_their_arguments(program, arguments, monkeypatch):
     module = ROOT / program.removeprefix("-m ").replace(".", "/")
     paths = [ROOT / program] if program.endswith(".py") else [module.with_suffix(".py"), module / "__main__.py"]
     (path,) = filter(Path.exists, paths)
-    if "ArgumentParser" not in path.read_text():
-        return  # it would begin its work
+    if "ArgumentParser" not in path.read_text():  # it would begin its work
+        assert shlex.split(arguments, comments=True) == []
+        return
     parse = argparse.ArgumentParser.parse_args
 
     def parse_only(*given):

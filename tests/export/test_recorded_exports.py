@@ -36,6 +36,21 @@ def test_every_backend_format_and_quantization():
             assert float(row["difference"]) <= (1e-2 if row["quantization"] else 1e-5)
 
 
+def test_sizes_that_the_page_tells_are_the_tables():
+    page = " ".join((DOCS / "export.md").read_text().split())
+    parts = {}
+    for row in script("export").read():
+        if row["backend"] == "torch":
+            parts[row["network"], row["format"], row["quantization"]] = int(row["kilobytes"])
+    found = [
+        f"{100 * parts[network, format, 'int8'] / parts[network, format, '']:.0f} %"
+        for format in ("litert", "onnx")
+        for network in ("convmixer_256_8_p2_k5", "splitmixer_i_256_8")
+    ]
+    assert "In LiteRT it takes {} of a ConvMixer's bytes and {} of a SplitMixer's".format(*found) in page
+    assert "it is {} and {}.".format(*found[2:]) in page
+
+
 def test_litert():
     litert = script("litert")
     with (DOCS / "results" / "litert.csv").open(newline="") as file:
@@ -43,6 +58,7 @@ def test_litert():
     page = (DOCS / "export.md").read_text()
     assert litert.markdown(list(rows.values())) in page
     for network in litert.NETWORKS:
-        plain, folded = (rows[network, form, "2"] for form in ("plain", "folded"))
-        assert int(folded["norms"]) <= int(plain["norms"]) / 2
-        assert float(folded["milliseconds"]) <= float(plain["milliseconds"])
+        for threads in ("1", "2"):
+            plain, folded = (rows[network, form, threads] for form in ("plain", "folded"))
+            assert int(folded["norms"]) <= int(plain["norms"]) / 2
+            assert float(folded["milliseconds"]) <= float(plain["milliseconds"])

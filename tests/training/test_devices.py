@@ -191,6 +191,7 @@ def test_refuses_what_devices_cannot_share():
         ((None, 2, 0), "but coordinator is not there"),
         (("127.0.0.1:1", 2, 2), "process must be in 0 to 1, got process=2"),
         (("127.0.0.1", 2, 0), r"coordinator must be HOST:PORT, such as 10.0.0.1:8476, got coordinator='127.0.0.1'"),
+        (("127.0.0.1:65536", 2, 1), "coordinator must be HOST:PORT"),
         (("127.0.0.1:1", "two", 0), "must be whole numbers, got processes='two'"),
     ],
 )

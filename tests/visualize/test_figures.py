@@ -15,6 +15,7 @@ pytest.importorskip("matplotlib", reason="matplotlib, of the extra visualize, is
 
 from matplotlib.text import Text
 
+from keras_mixers.models import PRESETS
 from keras_mixers.visualize.costs import accuracy_points
 from keras_mixers.visualize.style import mosaic, scaled
 
@@ -173,14 +174,24 @@ def test_points_are_the_published_networks_and_our_runs(tmp_path):
     assert ("splitmixer_i_256_8", 65_219_072, 93.91) in {(point.model, point.cost, point.top1) for point in points}
     assert {point.family for point in points} == set(visualize.costs.FAMILIES)
     assert not any(point.ours for point in points)
-    columns = ("recipe", "model", "parameters", "top1")
+    assert {published.dataset for preset in PRESETS.values() for published in preset.published} == set(
+        visualize.costs.CLASSES
+    )
+    columns = ("recipe", "changes", "model", "parameters", "top1")
     with (tmp_path / "cifar10.csv").open("w", newline="") as file:
         csv.writer(file).writerows(
             [
                 columns,
-                ("cifar10_splitmixer_i", "splitmixer_i_256_8", 275_834, 93.5),
-                ("cifar10_smoke", "splitmixer_i_256_8", 46_274, 62.0),  # a smaller network than the model's name says
-                ("cifar100_splitmixer_i", "splitmixer_i_256_8", 298_964, 72.0),
+                ("cifar10_splitmixer_i", "", "splitmixer_i_256_8", 275_834, 93.5),
+                ("cifar10_splitmixer_i", "epochs=1", "splitmixer_i_256_8", 275_834, 40.0),
+                (
+                    "cifar10_smoke",
+                    "",
+                    "splitmixer_i_256_8",
+                    46_274,
+                    62.0,
+                ),  # a smaller network than the model's name says
+                ("cifar100_splitmixer_i", "", "splitmixer_i_256_8", 298_964, 72.0),
             ]
         )
     (ours,) = [point for point in accuracy_points("cifar10", "params", tmp_path / "cifar10.csv") if point.ours]
@@ -231,6 +242,9 @@ def test_refusals(model, tmp_path):
         visualize.accuracy_against_cost(cost="seconds")
     with pytest.raises(FileNotFoundError):
         visualize.accuracy_against_cost(results=tmp_path / "no.csv")
+    (tmp_path / "other.csv").write_text("epoch,loss\n")
+    with pytest.raises(ValueError, match="must be a CSV that reproduce wrote, but .* has no changes, model"):
+        visualize.accuracy_against_cost(results=tmp_path / "other.csv")
     with pytest.raises(ValueError, match="dim must be at least 8"):
         visualize.savings(4)
     with pytest.raises(ValueError, match="history must have a row for each epoch"):

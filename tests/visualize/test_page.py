@@ -93,6 +93,6 @@ def test_is_written_whole_or_not_at_all(model, tmp_path, monkeypatch):
         raise OSError("No space left on device")
 
     monkeypatch.setattr("keras_mixers.visualize.page._html", fail)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(OSError, match="/page' cannot be written: No space left on device; nothing is left of it"):
         write_page(model, IMAGE, tmp_path / "page")
     assert [path.name for path in tmp_path.iterdir()] == ["full"]
