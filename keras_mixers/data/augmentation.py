@@ -7,7 +7,7 @@ import dataclasses
 
 import tensorflow as tf
 
-from keras_mixers.data.crops import random_boxes
+from keras_mixers.data.crops import random_boxes, random_translation
 from keras_mixers.data.rand_augment import (
     MAX_MAGNITUDE,
     RandAugment,
@@ -30,12 +30,16 @@ class Augmentation:
         crop_ratio: range of the crop's width / height.
         resize: length in pixels that the shorter side is resized to before a random crop of the image size
             ("resize 230, random crop 224"). None resizes it to the image size. Not together with `crop_scale`.
-        flip: whether half of the images are mirrored.
+        translate: largest number of pixels by which an image is moved along each axis; what is uncovered is filled with
+            its reflection. 0 for none.
+        flip: whether half of the images are mirrored. "alternating" mirrors one half in the epochs 0, 2, ..., the other
+            in the epochs 1, 3, ...: each pair of epochs shows every image both ways.
         rand_augment: (n, m), the number of operations for each image and their magnitude from 0 to 30. timm counts
             from 0 to 10: its m9 is 27 here.
         rand_augment_std: standard deviation of the magnitude, on the same scale.
         color_jitter: brightness, contrast and saturation are each scaled by a factor within 1 +- this.
         random_erasing: probability that a rectangle of an image (2-33 % of its area, ratio 0.3-3.3) is erased.
+        cutout: side in pixels of a square that is filled with the mean colour somewhere in each image; 0 for none.
         erasing_fill: "mean" (the data set's mean colour) or "noise" (normal noise for each pixel).
         mixup: alpha of MixUp: images and labels are mixed with those of another image by a share from
             Beta(alpha, alpha), one for the batch.
@@ -58,12 +62,14 @@ class Augmentation:
     crop_scale: tuple[float, float] | None = None
     crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
     resize: int | None = None
-    flip: bool = False
+    translate: int = 0
+    flip: bool | str = False
     rand_augment: tuple[int, float] | None = None
     rand_augment_std: float = 0.0
     color_jitter: float = 0.0
     random_erasing: float = 0.0
     erasing_fill: str = "mean"
+    cutout: int = 0
     mixup: float = 0.0
     cutmix: float = 0.0
     mix_probability: float = 1.0
@@ -79,6 +85,9 @@ class Augmentation:
 
         def not_negative(value):
             return value >= 0
+
+        def is_count(value):
+            return isinstance(value, int) and value >= 0
 
         def a_pair(value):
             return isinstance(value, (tuple, list)) and len(value) == 2
@@ -98,6 +107,8 @@ class Augmentation:
                 f"resize and crop_scale are two ways to crop: set one of them, got resize={self.resize} and "
                 f"crop_scale={self.crop_scale}."
             )
+        require("translate", is_count, "a whole number of pixels, 0 or more")
+        require("flip", lambda value: value in (True, False, "alternating"), 'True, False or "alternating"')
         require(
             "rand_augment",
             lambda value: value is None or (a_pair(value) and value[0] >= 1 and 0 <= value[1] <= MAX_MAGNITUDE),
@@ -107,6 +118,7 @@ class Augmentation:
         require("color_jitter", share, "from 0 to 1")
         require("random_erasing", share, "from 0 to 1")
         require("erasing_fill", lambda value: value in ("mean", "noise"), '"mean" or "noise"')
+        require("cutout", is_count, "a whole number of pixels, 0 or more")
         require("mixup", not_negative, "0 (off) or more")
         require("cutmix", not_negative, "0 (off) or more")
         require("mix_probability", share, "from 0 to 1")
@@ -135,12 +147,17 @@ class AugmentBatch:
         if augmentation.rand_augment:
             self.rand_augment = RandAugment(*augmentation.rand_augment, augmentation.rand_augment_std)
 
-    def __call__(self, images, labels, seed):
-        """Uint8 images (n, h, w, 3), int64 labels (n,) -> normalised float32 images, float32 labels (n, classes)."""
+    def __call__(self, images, labels, seed, mirrored=None):
+        """Uint8 images (n, h, w, 3), int64 labels (n,) -> normalised float32 images, float32 labels (n, classes).
+
+        `mirrored`, bool (n,), tells which images are mirrored; by default that is drawn, if the recipe has `flip`.
+        """
         recipe = self.augmentation
         seeds = tf.unstack(tf.random.split(seed, 5))
+        if recipe.translate:
+            images = random_translation(images, recipe.translate, tf.random.fold_in(seed, 1))
         if recipe.flip:
-            images = random_flip(images, seeds[0])
+            images = random_flip(images, seeds[0]) if mirrored is None else flip(images, mirrored)
         if recipe.rand_augment:
             images = self.rand_augment(images, seeds[1])
         if recipe.color_jitter:
@@ -148,6 +165,8 @@ class AugmentBatch:
         images = normalize(images, self.mean, self.std)
         if recipe.random_erasing:
             images = random_erasing(images, recipe.random_erasing, recipe.erasing_fill, seeds[3])
+        if recipe.cutout:
+            images = cutout(images, recipe.cutout, tf.random.fold_in(seed, 2))
         labels = tf.one_hot(labels, self.num_classes)
         if recipe.mixup or recipe.cutmix:
             images, labels = mix(images, labels, recipe.mixup, recipe.cutmix, recipe.mix_probability, seeds[4])
@@ -164,8 +183,12 @@ def normalize(images, mean, std):
 
 def random_flip(images, seed):
     """Mirror half of the images (n, height, width, 3)."""
-    flipped = tf.random.stateless_uniform([tf.shape(images)[0]], seed, 0, 2, tf.int32)
-    return in_parts(images, flipped, [lambda part, _: part, lambda part, _: tf.reverse(part, [2])])
+    return flip(images, tf.random.stateless_uniform([tf.shape(images)[0]], seed) < 0.5)
+
+
+def flip(images, mirrored):
+    """Mirror the images (n, height, width, 3) for which `mirrored`, bool (n,), is true."""
+    return in_parts(images, tf.cast(mirrored, tf.int32), [lambda part, _: part, lambda part, _: tf.reverse(part, [2])])
 
 
 def color_jitter(images, strength, seed):
@@ -197,6 +220,14 @@ def random_erasing(images, probability, fill, seed):
         return kept * part + (1 - kept) * noise
 
     return in_parts(images, tf.cast(erased, tf.int32), [lambda part, _: part, erase])
+
+
+def cutout(images, side, seed):
+    """Fill a square around a random pixel of each image with the mean (0 after normalisation), cut off at the edges."""
+    count, height, width = tf.unstack(tf.shape(images)[:3])
+    places = tf.random.stateless_uniform([count, 2], seed) * tf.cast(tf.stack([height, width]), tf.float32)
+    corners = tf.cast(places, tf.int32) - side // 2
+    return images * masks(tf.concat([corners, tf.fill([count, 2], side)], axis=1), height, width)
 
 
 def mix(images, labels, mixup, cutmix, probability, seed):

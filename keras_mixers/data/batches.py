@@ -65,6 +65,11 @@ def train_batches(
     """
     _check(batch_size, image_size, mean, std)
     augmentation = augmentation or Augmentation()
+    if augmentation.translate >= image_size:
+        raise ValueError(
+            f"translate must be less than the image size, got translate={augmentation.translate} and "
+            f"image_size={image_size}."
+        )
     augment = AugmentBatch(augmentation, images.num_classes, mean, std)
     images = _cached(images, cache, share)
 
@@ -73,12 +78,12 @@ def train_batches(
         return random_crop(image, image_size, augmentation, seed), label
 
     @tf.autograph.experimental.do_not_convert  # It has no Python control flow over tensors; conversion takes seconds.
-    def finish(batch, seed):
+    def finish(batch, seed, mirrored=None):
         pixels, labels = batch
         crop_seed, augment_seed = tf.unstack(tf.random.split(seed, 2))
         if have_size:
             pixels = random_crops(pixels, augmentation, crop_seed)
-        return augment(pixels, labels, augment_seed)
+        return augment(pixels, labels, augment_seed, mirrored)
 
     # A crop for each image costs 60 microseconds of small operations, a crop of the batch a tenth of that.
     have_size = _shape(images) == (image_size, image_size, 3) and augmentation.resize in (None, image_size)
@@ -99,12 +104,25 @@ def train_batches(
         crop_seeds, batch_seeds = (
             tf.data.Dataset.counter().map(lambda i, seed=seed: tf.random.fold_in(seed, i)) for seed in seeds
         )
-        records = images.records.shuffle(buffer, tf.cast(order_seed[0], tf.int64), reshuffle_each_iteration=False)
+
+        def shuffled(dataset):
+            return dataset.shuffle(buffer, tf.cast(order_seed[0], tf.int64), reshuffle_each_iteration=False)
+
+        def in_batches(dataset):
+            return dataset.batch(batch_size // share.processes)
+
+        records = shuffled(images.records)
         examples = dataclasses.replace(images, records=own(records)).examples
         if not have_size:
             seeded = tf.data.Dataset.zip(examples, own(crop_seeds.take(images.count)))
             examples = seeded.map(crop, tf.data.AUTOTUNE)
-        batches = tf.data.Dataset.zip(examples.batch(batch_size // share.processes), batch_seeds)
+        parts = [in_batches(examples), batch_seeds]
+        if augmentation.flip == "alternating":
+            # Which half an image is in is drawn once for the run; shuffled alike, its number stays beside it.
+            halves = tf.random.stateless_uniform([images.count], tf.random.fold_in([seed, 0], -1)) < 0.5
+            mirrored = tf.data.Dataset.from_tensor_slices(halves ^ (epoch % 2 == 1))
+            parts.append(in_batches(own(shuffled(mirrored))))
+        batches = tf.data.Dataset.zip(*parts)
         batches = batches.skip(tf.where(epoch == start, tf.constant(first_batch, tf.int64), 0))
         return batches.map(finish, tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
 

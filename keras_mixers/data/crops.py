@@ -52,6 +52,17 @@ def random_crops(images, augmentation, seed):
     return tf.cast(tf.round(cropped), tf.uint8)
 
 
+def random_translation(images, largest, seed):
+    """Move each image (n, height, width, 3) by up to `largest` pixels along both axes; edges are reflected."""
+    count, height, width, _ = tf.unstack(tf.shape(images))
+    corners = tf.random.stateless_uniform([count, 2], seed, 0, 2 * largest + 1, tf.int32)
+    around = [largest, largest]
+    padded = tf.pad(images, [[0, 0], around, around, [0, 0]], "REFLECT")
+    rows, columns = corners[:, :1] + tf.range(height), corners[:, 1:] + tf.range(width)
+    moved = tf.gather(tf.gather(padded, rows, axis=1, batch_dims=1), columns, axis=2, batch_dims=1)
+    return tf.ensure_shape(moved, images.shape)
+
+
 def affine(images, coefficients, interpolation, fill_mode):
     """Take each output pixel (x, y) from the input at (a x + b y + c, d x + e y + f).
 

@@ -5,13 +5,17 @@ import difflib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from functools import partial
 from typing import Any
 
 from keras_mixers.data import Augmentation
 from keras_mixers.layers.validation import check_choice, check_positive, check_positive_int
 from keras_mixers.models import Pixels, find_preset
+from keras_mixers.training.adamw import AdamW
+from keras_mixers.training.muon import Muon
 from keras_mixers.training.schedule import SCHEDULES
 
+OPTIMIZERS = {"adamw": AdamW, "muon": Muon, "muon_flat": partial(Muon, flatten=True)}
 POLICIES = {"float32": "float32", "float16": "mixed_float16", "bfloat16": "mixed_bfloat16"}
 
 
@@ -33,12 +37,16 @@ class Recipe:
         batch_size: images of one step of the optimiser, on all devices together.
         accumulation: batches of which gradients are averaged for one step; each has batch_size / accumulation images.
         schedule: `"triangular"`, the papers', or `"cosine"`, which falls to zero after a twentieth of warming up.
+        optimizer: `"adamw"`, the papers', or `"muon"`, which has AdamW for all but the pointwise kernels.
         learning_rate: the schedule's maximum.
-        weight_decay: AdamW's λ.
+        weight_decay: the optimiser's λ.
         decay_all: whether biases and norms decay too, as in the papers.
         epsilon: AdamW's ε.
         clip_norm: largest norm of the whole gradient, None for any.
         ema: momentum of a moving average of the weights, which is then what is evaluated and kept; None for none.
+        whitening: whether the patch embedding starts as a whitening of the training images' patches.
+        early_size: size of the images in pixels in the first half of the epochs, less than that of `pixels`; None for
+            the same size throughout.
         precision: `"float32"`, or `"float16"` (with loss scaling) or `"bfloat16"` with weights in float32.
         seed: what initial weights, order of the images and augmentation are drawn with.
         published: top-1 accuracy in percent that a paper reports for this run.
@@ -67,12 +75,15 @@ class Recipe:
     batch_size: int = 512
     accumulation: int = 1
     schedule: str = "triangular"
+    optimizer: str = "adamw"
     learning_rate: float = 0.05
     weight_decay: float = 0.005
     decay_all: bool = True
     epsilon: float = 1e-8
     clip_norm: float | None = None
     ema: float | None = None
+    whitening: bool = False
+    early_size: int | None = None
     precision: str = "float32"
     seed: int = 42
     published: float | None = None
@@ -96,6 +107,7 @@ class Recipe:
         if not isinstance(self.seed, int) or self.seed < 0:
             raise ValueError(f"seed must be a whole number of at least 0, got seed={self.seed!r}.")
         check_choice("schedule", self.schedule, tuple(SCHEDULES))
+        check_choice("optimizer", self.optimizer, tuple(OPTIMIZERS))
         check_choice("precision", self.precision, tuple(POLICIES))
         if self.batch_size % self.accumulation:
             raise ValueError(

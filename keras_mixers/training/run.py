@@ -17,16 +17,16 @@ import numpy as np
 from keras_mixers.data import Images, eval_batches, load_tfds, train_batches
 from keras_mixers.machine import describe_machine
 from keras_mixers.models import create_model
-from keras_mixers.training.adamw import AdamW
 from keras_mixers.training.checkpoints import Checkpoint, Checkpoints, Position, last_checkpoint
 from keras_mixers.training.devices import Devices, find_devices
 from keras_mixers.training.history import HistoryWriter, read_history
 from keras_mixers.training.keeping import KeepBest, KeepWeights, StopAtNonFiniteLoss, naming_full_disk, save_model
 from keras_mixers.training.memory import keep_memory
 from keras_mixers.training.progress import Progress
-from keras_mixers.training.recipe import Recipe
+from keras_mixers.training.recipe import OPTIMIZERS, Recipe
 from keras_mixers.training.recipes import find_recipe
 from keras_mixers.training.schedule import SCHEDULES
+from keras_mixers.training.whitening import whiten_patches
 
 # Of a recipe, what may differ when a run is resumed: nothing that has an effect on the epochs to come.
 FREE_ON_RESUME = {"published", "source"}
@@ -110,6 +110,8 @@ def fit(
         keep_memory()
         keras.utils.set_random_seed(recipe.seed)
         model = make_model(recipe, train_images.class_names, weights)
+        if recipe.whitening:
+            whiten_patches(model, train_images, recipe.pixels, recipe.seed)
         freeze_blocks(model, freeze)
         batches_per_epoch = math.ceil(train_images.count / batch_size)
         compile_model(model, recipe, batches_per_epoch)
@@ -148,13 +150,17 @@ def fit(
             while position.epoch < recipe.epochs:
                 # An epoch that was broken off has fewer batches than the others, hence its own call of model.fit.
                 epochs = range(position.epoch, position.epoch + 1 if position.step else recipe.epochs)
+                size, augmentation = recipe.pixels.size, recipe.augmentation
+                if recipe.early_size and position.epoch < recipe.epochs // 2:
+                    epochs = range(epochs.start, min(epochs.stop, recipe.epochs // 2))
+                    size = recipe.early_size
                 checkpoints.start = position
                 weights_kept = [KeepWeights()] if recipe.ema else []
                 batches = train_batches(
                     train_images,
                     batch_size,
-                    recipe.pixels.size,
-                    augmentation=recipe.augmentation,
+                    size,
+                    augmentation=augmentation,
                     seed=recipe.seed,
                     epochs=epochs,
                     first_batch=position.step,
@@ -270,7 +276,7 @@ def make_model(recipe: Recipe, class_names: Sequence[str], weights: str | Path |
     arguments = {**recipe.model_arguments, "num_classes": len(class_names)}
     if weights is not None:
         arguments |= {"weights": weights, "new_head": True}
-    size = recipe.pixels.size
+    size = None if recipe.early_size else recipe.pixels.size
     model = create_model(
         recipe.model,
         input_shape=(size, size, 3),
@@ -297,7 +303,7 @@ def freeze_blocks(model: keras.Model, blocks: int) -> None:
 def compile_model(model: keras.Model, recipe: Recipe, batches_per_epoch: int) -> None:
     """Compiles the network with the optimiser and loss of a recipe."""
     # Where gradients are accumulated, Keras's schedules count batches, not steps.
-    optimizer = AdamW(
+    optimizer = OPTIMIZERS[recipe.optimizer](
         SCHEDULES[recipe.schedule](recipe.learning_rate, recipe.epochs, batches_per_epoch),
         weight_decay=recipe.weight_decay,
         epsilon=recipe.epsilon,
@@ -330,7 +336,8 @@ class RestoreMetrics(keras.callbacks.Callback):
     def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
         if self.position.step:  # TensorFlow has no metrics before it has seen a batch
             image, label = (
-                np.zeros((1, *shape[1:]), "float32") for shape in (self.model.input_shape, self.model.output_shape)
+                np.zeros([1, *(size or 32 for size in shape[1:])], "float32")
+                for shape in (self.model.input_shape, self.model.output_shape)
             )
             self.model.test_on_batch(image, label)
 

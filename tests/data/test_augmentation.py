@@ -16,6 +16,7 @@ from keras_mixers.data.augmentation import (
     random_flip,
     smooth,
 )
+from keras_mixers.data.crops import random_translation
 
 pytestmark = pytest.mark.any_backend
 
@@ -30,6 +31,10 @@ pytestmark = pytest.mark.any_backend
         ({"crop_ratio": (0, 1)}, "crop_ratio must be"),
         ({"resize": 0}, "resize must be at least 1 pixel, or None, got resize=0"),
         ({"resize": 230, "crop_scale": (0.1, 1)}, "resize and crop_scale are two ways to crop: set one"),
+        ({"translate": -1}, "translate must be a whole number of pixels, 0 or more, got translate=-1"),
+        ({"translate": 0.5}, "translate must be"),
+        ({"flip": "both"}, "flip must be True, False or \"alternating\", got flip='both'"),
+        ({"cutout": -1}, "cutout must be a whole number of pixels, 0 or more, got cutout=-1"),
         ({"rand_augment": (0, 12)}, "rand_augment must be .* n at least 1 and m from 0 to 30"),
         ({"rand_augment": (2, 31)}, r"rand_augment must be .*got rand_augment=\(2, 31\)"),
         ({"rand_augment": (2, -1)}, "rand_augment must be"),
@@ -63,6 +68,38 @@ def test_half_of_the_images_are_mirrored():
     mirrored = (flipped == pixels[:, :, ::-1]).all(axis=(1, 2, 3))
     assert (mirrored | (flipped == pixels).all(axis=(1, 2, 3))).all()
     assert mirrored.mean() == pytest.approx(0.5, abs=0.06)
+
+
+def test_translation_moves_each_image_and_reflects_its_edges():
+    pixels = noise(400, 6)
+    moved = random_translation(tf.constant(pixels), 2, (1, 2)).numpy()
+    padded = np.pad(pixels, [(0, 0), (2, 2), (2, 2), (0, 0)], mode="reflect")
+    shifts = [(y, x) for y in range(5) for x in range(5)]
+    candidates = np.stack([padded[:, y : y + 6, x : x + 6] for y, x in shifts])
+    places = (candidates == moved).all(axis=(2, 3, 4))
+    assert (places.sum(axis=0) == 1).all()
+    assert places.sum(axis=1).min() >= 400 / 25 / 3
+
+
+def test_translation_and_given_mirrors_reach_the_batch():
+    pixels, labels = tf.constant(noise(4, 6)), tf.zeros(4, tf.int64)
+    augment = AugmentBatch(Augmentation(flip="alternating"), 2, (0.0,) * 3, (1 / 255,) * 3)
+    images, _ = augment(pixels, labels, (1, 2), tf.constant([True, False, True, False]))
+    expected = pixels.numpy().copy()
+    expected[::2] = expected[::2, :, ::-1]
+    np.testing.assert_array_equal(images, expected)
+    moved, _ = AugmentBatch(Augmentation(translate=2), 2, (0.0,) * 3, (1 / 255,) * 3)(pixels, labels, (1, 2))
+    assert (moved.numpy() != pixels.numpy()).any()
+
+
+def test_cutout_fills_a_square_with_the_mean():
+    pixels, mean = noise(300, 12), (0.5, 0.4, 0.3)
+    images, _ = AugmentBatch(Augmentation(cutout=4), 2, mean, (1.0,) * 3)(tf.constant(pixels), [0] * 300, (1, 2))
+    kept = np.isclose(images, pixels / 255 - mean, atol=1e-6).all(axis=-1)
+    assert (images.numpy()[~kept] == 0).all()
+    rows, columns = (~kept).any(axis=2).sum(axis=1), (~kept).any(axis=1).sum(axis=1)
+    np.testing.assert_array_equal((~kept).sum(axis=(1, 2)), rows * columns)
+    assert set(rows) == set(columns) == {2, 3, 4}  # around any pixel, cut off at the edges
 
 
 def test_jitter_scales_by_factors_in_range():

@@ -14,12 +14,14 @@ pytestmark = pytest.mark.any_backend
 MEAN, STD = (0.5, 0.4, 0.3), (0.25, 0.2, 0.1)
 EVERYTHING = Augmentation(
     crop_scale=(0.3, 1),
-    flip=True,
+    translate=2,
+    flip="alternating",
     rand_augment=(1, 12),
     rand_augment_std=1.5,
     color_jitter=0.2,
     random_erasing=0.25,
     erasing_fill="noise",
+    cutout=2,
     mixup=0.5,
     cutmix=0.5,
     label_smoothing=0.1,
@@ -71,6 +73,32 @@ def test_epochs_are_the_same_wherever_they_start(images, size):
         assert_same(epoch(later), whole[7:])
     numbers = [first_pixels(batches) for batches in (whole[:3], whole[3:6])] if size == 8 else [0, 1]
     assert numbers[0] != numbers[1]
+
+
+def mirrored_by_number(batches):
+    """Whether each image of an epoch is mirrored, by its number; see the fixture."""
+    pixels = np.concatenate([x for x, _ in batches]) * STD + MEAN
+    numbers = np.rint(np.minimum(pixels[:, 0, 0, 0], pixels[:, 0, -1, 0]) * 255).astype(int)
+    return [bool(mirrored) for _, mirrored in sorted(zip(numbers, pixels[:, 0, 0, 0] > 0.5, strict=True))]
+
+
+@pytest.mark.parametrize("size", [8, 6])
+def test_alternating_flips_show_every_image_both_ways_in_two_epochs(size):
+    pixels = np.zeros((40, 8, 8, 3), "uint8")
+    pixels[:, :, :4], pixels[:, :, 4:] = np.arange(40)[:, None, None, None], 255
+    images = Images(tf.data.Dataset.from_tensor_slices((pixels, np.arange(40) % 3)), 40, ("a", "b", "c"))
+    batches = epoch(train(images, size, Augmentation(flip="alternating"), seed=3, epochs=range(4)))
+    first, second, third, _ = (mirrored_by_number(batches[i : i + 10]) for i in range(0, 40, 10))
+    assert 8 <= sum(first) <= 32
+    assert second == [not mirrored for mirrored in first]
+    assert third == first
+    resumed = epoch(train(images, size, Augmentation(flip="alternating"), seed=3, epochs=range(1, 2)))
+    assert_same(resumed, batches[10:20])
+
+
+def test_translation_must_leave_a_part_of_the_image(images):
+    with pytest.raises(ValueError, match="translate must be less than the image size, got translate=8 .*image_size=8"):
+        train(images, augmentation=Augmentation(translate=8))
 
 
 @pytest.mark.parametrize("global_seed", [0, 3])
