@@ -1,4 +1,4 @@
-"""Measures what each ingredient of a short recipe for CIFAR-10 is worth, on a small network, and keeps a row of each run.
+"""Measures what each ingredient of a short CIFAR-10 recipe is worth, on a small network; keeps a row of each run.
 
     KERAS_BACKEND=tensorflow python docs/results/recipe_ablation.py --data-dir FOLDER
 

@@ -18,6 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--data-dir", metavar="FOLDER", help="where TensorFlow Datasets keeps its data")
     add("--limit", type=whole_number, metavar="N", help="evaluate only the first images")
     add("--batch-size", type=whole_number, default=128, metavar="N", help="(default: 128)")
+    add("--flip", action="store_true", help="also average over each image and its mirror image, as a further figure")
     add("--json", action="store_true", help="print JSON instead of a table")
 
 
@@ -31,13 +32,13 @@ def run(arguments: argparse.Namespace) -> int:
         images = load_folder(arguments.images, arguments.limit)
     else:
         images = load_tfds(arguments.dataset, arguments.split, arguments.data_dir, limit=arguments.limit)
-    found = evaluate_images(model, images, arguments.batch_size)
+    found = evaluate_images(model, images, arguments.batch_size, flip=arguments.flip)
     if arguments.json:
         print(json.dumps(found, indent=2))
     else:
-        accuracies = (f"{100 * found[name]:.2f}" for name in ("top-1", "top-5"))
-        row = (found["images"], *accuracies, f"{found['loss']:.4f}")
-        print(aligned([("images", "top-1 in %", "top-5 in %", "loss"), row]))
+        names = ["top-1", "top-5", *(["top-1 flipped"] if arguments.flip else [])]
+        row = (found["images"], *(f"{100 * found[name]:.2f}" for name in names), f"{found['loss']:.4f}")
+        print(aligned([("images", *(f"{name} in %" for name in names), "loss"), row]))
     return 0
 
 

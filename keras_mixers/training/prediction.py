@@ -70,17 +70,22 @@ def predict_images(model: keras.Model, images: Sequence[Any], batch_size: int = 
     return np.concatenate(probabilities)
 
 
-def evaluate_images(model: keras.Model, images: "Images", batch_size: int = 128) -> dict[str, float]:
+def evaluate_images(
+    model: keras.Model, images: "Images", batch_size: int = 128, *, flip: bool = False
+) -> dict[str, float]:
     """Returns how well a network classifies images.
 
     Args:
         model: a network that knows its pixels, as `load_trained` returns.
         images: images of its classes.
         batch_size: images that are computed at once.
+        flip: whether the outputs for each image and for its mirror image are averaged too, as a second figure beside
+            the plain one.
 
     Returns:
         The number of `"images"`, the shares of them whose class is the most probable one, `"top-1"`, or among the
-        five most probable ones, `"top-5"`, and the mean cross-entropy, `"loss"`.
+        five most probable ones, `"top-5"`, and the mean cross-entropy, `"loss"`. With `flip` also `"top-1 flipped"`:
+        the share for the mean of both probabilities' logarithms.
 
     Raises:
         ValueError: if the images have other classes, or one of them cannot be read.
@@ -100,7 +105,7 @@ def evaluate_images(model: keras.Model, images: "Images", batch_size: int = 128)
         crop_fraction=pixels.crop_fraction,
         interpolation=pixels.interpolation,
     )
-    top1, top5, loss = 0, 0, 0.0
+    top1, top5, loss, flipped = 0, 0, 0.0, 0
     with naming_damaged(images):
         for x, y in batches.as_numpy_iterator():
             x = np.moveaxis(x, -1, 1) if is_channels_first(model) else x
@@ -109,12 +114,16 @@ def evaluate_images(model: keras.Model, images: "Images", batch_size: int = 128)
             place = np.argmax(order == labels[:, None], axis=1)
             top1, top5 = top1 + int((place < 1).sum()), top5 + int((place < 5).sum())
             loss -= float(log_probabilities[np.arange(len(labels)), labels].sum())
-    return {
+            if flip:
+                mirrored = _log_probabilities(model, np.flip(x, -1 if is_channels_first(model) else 2).copy())
+                flipped += int(((log_probabilities + mirrored).argmax(1) == labels).sum())
+    found = {
         "images": images.count,
         "top-1": top1 / images.count,
         "top-5": top5 / images.count,
         "loss": loss / images.count,
     }
+    return {**found, "top-1 flipped": flipped / images.count} if flip else found
 
 
 def check_classes(model: keras.Model, class_names: Sequence[str]) -> None:

@@ -34,6 +34,9 @@ def test_prints_a_table(run, trained, photos):
     heading, row = run(*arguments).splitlines()
     assert heading == "images  top-1 in %  top-5 in %  loss"
     assert row.split() == ["5", f"{100 * found['top-1']:.2f}", "100.00", f"{found['loss']:.4f}"]
+    heading, flipped = run(*arguments, "--flip").splitlines()
+    assert heading == "images  top-1 in %  top-5 in %  top-1 flipped in %  loss"
+    assert [*flipped.split()[:3], flipped.split()[-1]] == row.split()
 
 
 def test_evaluates_on_a_data_set_of_tfds(run, refused, trained, tmp_path):

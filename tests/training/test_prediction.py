@@ -83,6 +83,17 @@ def test_evaluates_as_the_definitions_say(form, expected):
     }
 
 
+@pytest.mark.parametrize("form", FORMS)
+def test_flipping_averages_over_both_directions(form, expected):
+    mirrored = predict_images(network(), PHOTOGRAPHS[:, :, ::-1])
+    labels = (expected * mirrored).argmax(1)
+    found = evaluate_images(network(**FORMS[form]), as_images(labels), flip=True)
+    assert found["top-1 flipped"] == 1
+    assert found["top-1"] == (expected.argmax(1) == labels).mean()
+    others = evaluate_images(network(**FORMS[form]), as_images((labels + 1) % 3), flip=True)
+    assert others["top-1 flipped"] == 0
+
+
 def test_of_many_classes_five_count():
     model = network(num_classes=9)
     model.class_names = None
