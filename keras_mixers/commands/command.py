@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from keras_mixers.layers.validation import check_positive_int
 
+MODEL_HELP = "a .keras file that train saved, or a network with its weights, such as splitmixer_i_256_8:cifar10"
 FAILED, REFUSED = 1, 2  # exit statuses; argparse, too, refuses arguments with 2
 
 

@@ -3,14 +3,14 @@
 import argparse
 import json
 
-from keras_mixers.commands.command import Command, whole_number
+from keras_mixers.commands.command import MODEL_HELP, Command, whole_number
 from keras_mixers.profiling.table import aligned
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of `evaluate`."""
     add = parser.add_argument
-    add("model", metavar="MODEL.keras", help="a network that train saved")
+    add("model", metavar="MODEL", help=MODEL_HELP)
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--dataset", metavar="NAME", help="a data set of TFDS, such as cifar10")
     source.add_argument("--images", metavar="FOLDER", help="images of your own: CLASS/FILE")

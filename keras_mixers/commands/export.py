@@ -5,14 +5,14 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from keras_mixers.commands.command import Command, number, whole_number
+from keras_mixers.commands.command import MODEL_HELP, Command, number, whole_number
 from keras_mixers.models.images import IMAGE_SUFFIXES
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of `export`."""
     add = parser.add_argument
-    add("model", metavar="MODEL.keras", help="a network that train saved")
+    add("model", metavar="MODEL", help=MODEL_HELP)
     add(
         "path",
         metavar="OUT",

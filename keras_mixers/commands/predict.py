@@ -5,13 +5,13 @@ import json
 
 import numpy as np
 
-from keras_mixers.commands.command import Command, whole_number
+from keras_mixers.commands.command import MODEL_HELP, Command, whole_number
 from keras_mixers.profiling.table import aligned
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of `predict`."""
-    parser.add_argument("model", metavar="MODEL.keras", help="a network that train saved")
+    parser.add_argument("model", metavar="MODEL", help=MODEL_HELP)
     parser.add_argument("images", nargs="+", metavar="IMAGE", help="image files")
     parser.add_argument("--top", type=whole_number, default=3, metavar="N", help="classes to show (default: 3)")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")

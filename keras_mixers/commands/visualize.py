@@ -3,13 +3,13 @@
 import argparse
 from pathlib import Path
 
-from keras_mixers.commands.command import Command
+from keras_mixers.commands.command import MODEL_HELP, Command
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of `visualize`."""
     add = parser.add_argument
-    add("model", metavar="MODEL.keras", help="a network that train saved")
+    add("model", metavar="MODEL", help=MODEL_HELP)
     add("--image", required=True, metavar="FILE", help="the image whose feature maps and class maps are drawn")
     add("--out", required=True, metavar="DIR", help="a new or empty folder for the figures and index.html")
     add("--history", metavar="CSV", help="of its training, for the curves (default: history.csv beside the network)")
@@ -23,7 +23,8 @@ def run(arguments: argparse.Namespace) -> int:
 
     model = load_trained(arguments.model)
     beside = Path(arguments.model).with_name("history.csv")
-    path = Path(arguments.history) if arguments.history else beside if beside.is_file() else None
+    trained = Path(arguments.model).is_file() and beside.is_file()
+    path = Path(arguments.history) if arguments.history else beside if trained else None
     history = read_history(path) if path else None
     print(write_page(model, arguments.image, arguments.out, history=history))
     return 0

@@ -8,7 +8,7 @@ ConvMixer's Table 1 and, for the SplitMixers, patch size 2, kernel size 5, ratio
 import difflib
 import fnmatch
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import keras
@@ -24,6 +24,7 @@ from keras_mixers.models.split_mixer import (
     SplitMixerV,
     StrideMixer,
 )
+from keras_mixers.weights import packaged_weights, read_card
 
 IMAGENET = Pixels(224, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), crop_fraction=0.96)
 CIFAR10 = Pixels(32, mean=(0.4914, 0.4822, 0.4465), std=(0.2471, 0.2435, 0.2616))
@@ -220,7 +221,8 @@ def find_preset(name: str) -> Preset:
             f"did you mean {' or '.join(map(repr, near))}?" if near else "keras_mixers.list_models() names them all."
         )
         raise ValueError(f"There is no model named {name!r}; {advice}")
-    return PRESETS[name]
+    preset = PRESETS[name]
+    return replace(preset, weights={**preset.weights, **packaged_weights(name)})
 
 
 def create_model(name: str, /, *, include_preprocessing: bool = False, **overrides: Any) -> keras.Model:
@@ -231,7 +233,8 @@ def create_model(name: str, /, *, include_preprocessing: bool = False, **overrid
         include_preprocessing: whether the model normalises its pixels itself, so that it takes raw ones from 0 to
             255. Otherwise they are normalised before, by `preprocess_input` or the pipelines of `keras_mixers.data`.
         **overrides: arguments of the network's builder that shall differ from the table, such as `num_classes`.
-            `weights` may also name one of the preset's own, as in `weights="imagenet"`.
+            `weights` may also name one of the preset's own, as in `weights="imagenet"`, which is downloaded, or
+            `weights="cifar10"`, which comes with the package; `find_preset(name).weights` has them.
 
     Returns:
         A functional `keras.Model`, randomly initialised unless `weights` is among the overrides.
@@ -246,7 +249,7 @@ def create_model(name: str, /, *, include_preprocessing: bool = False, **overrid
         (None, 100)
     """
     preset = find_preset(name)
-    weights = overrides.get("weights")
+    weights, card = overrides.get("weights"), None
     if isinstance(weights, str) and weights.isidentifier():
         if weights not in preset.weights:
             known = ", ".join(map(repr, preset.weights)) or "none yet"
@@ -254,11 +257,14 @@ def create_model(name: str, /, *, include_preprocessing: bool = False, **overrid
                 f"weights of {name!r} by name are {known}, got weights={weights!r}; a path or a name on the hub such "
                 "as 'hf://timm/convmixer_768_32.in1k' serves as well."
             )
-        overrides["weights"] = preset.weights[weights]
+        overrides["weights"] = source = preset.weights[weights]
+        card = None if source.startswith("hf://") else read_card(source)
     if include_preprocessing:
         overrides["preprocessing"] = preset.pixels
     model = preset.builder(**{**preset.arguments, "name": name, **overrides})
     model.pixels = preset.pixels
+    if card is not None and not overrides.get("new_head"):
+        model.class_names = card.class_names
     return model
 
 

@@ -1,5 +1,6 @@
 """What a trained network says about images."""
 
+import re
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,17 +9,23 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
+from keras_mixers.models import create_model, find_preset
 from keras_mixers.models.images import is_channels_first, normalizes, prepare_images
 
 if TYPE_CHECKING:
     from keras_mixers.data import Images  # imports TensorFlow, which prediction does without
 
 
+# A network of the table and the name of its weights.
+NAMED = re.compile(r"(?P<model>\w+):(?P<weights>\w+)")
+
+
 def load_trained(path: str | Path) -> keras.Model:
-    """Reads a network from a .keras file, in Keras's safe mode.
+    """Reads a network from a .keras file, in Keras's safe mode, or makes one of the table with its trained weights.
 
     Args:
-        path: a file that `fit` wrote, or any other network that classifies images and knows its `pixels`.
+        path: a file that `fit` wrote, or any other network that classifies images and knows its `pixels`; or
+            `"MODEL:WEIGHTS"`, such as `"splitmixer_i_256_8:cifar10"`.
 
     Returns:
         The network; its `class_names` are None if they are not known.
@@ -29,6 +36,8 @@ def load_trained(path: str | Path) -> keras.Model:
     """
     path = Path(path)
     if not path.is_file():
+        if named := NAMED.fullmatch(str(path)):
+            return _make_trained(**named.groupdict())
         raise FileNotFoundError(f"There is no network at {str(path)!r}; train writes model.keras and best.keras.")
     if not zipfile.is_zipfile(path):
         raise ValueError(f"{str(path)!r} is no .keras file, or was cut short; train writes model.keras and best.keras.")
@@ -47,6 +56,14 @@ def load_trained(path: str | Path) -> keras.Model:
     if not hasattr(model, "class_names"):
         model.class_names = None
     return model
+
+
+def _make_trained(model: str, weights: str) -> keras.Model:
+    size = find_preset(model).pixels.size
+    made = create_model(model, weights=weights, input_shape=(size, size, 3), data_format="channels_last")
+    if not hasattr(made, "class_names"):
+        made.class_names = None
+    return made
 
 
 def predict_images(model: keras.Model, images: Sequence[Any], batch_size: int = 32) -> np.ndarray:

@@ -108,9 +108,7 @@ def reproduce(
         done = {(result.recipe, result.changes, result.backend.split()[0]): result for result in read_results(results)}
         result = done.get((name, written, keras.backend.backend()))
         if result is None:
-            folder = "_".join(
-                [name, keras.backend.backend(), *(f"{field}={value}" for field, value in changes.items())]
-            )
+            folder = run_folder(name, written, keras.backend.backend())
             run = fit(recipe, output_dir=Path(output_dir) / folder, resume=True, **fit_arguments)
             result = Result(
                 recipe=name,
@@ -127,9 +125,14 @@ def reproduce(
                 command=_command(name, changes),
             )
             if find_devices(fit_arguments.get("devices")).writes:
-                _append(results, result)
+                add_result(results, result)
         wanted.append(result)
     return wanted
+
+
+def run_folder(recipe: str, changes: str, backend: str) -> str:
+    """Returns the name of the folder in which `reproduce` keeps a run, with the changes as in `Result`."""
+    return "_".join([recipe, backend, *filter(None, changes.split(";"))])
 
 
 def read_results(path: str | Path) -> list[Result]:
@@ -165,7 +168,12 @@ def _command(name: str, changes: Mapping[str, Any]) -> str:
     return f"KERAS_BACKEND={keras.backend.backend()} {command}"
 
 
-def _append(path: str | Path, result: Result) -> None:
+def add_result(path: str | Path, result: Result) -> None:
+    """Adds a row to a CSV, which it makes if it is not there.
+
+    Raises:
+        OSError: if the file cannot be written.
+    """
     path = Path(path)
     try:
         is_new = not path.exists()

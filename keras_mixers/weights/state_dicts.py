@@ -9,6 +9,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import safetensors.numpy
 
 from keras_mixers.layers.validation import check_choice
 from keras_mixers.weights.layouts import LAYOUTS, Place, find_places, head_module
@@ -118,12 +119,6 @@ def read_tensors(path: str | Path) -> Mapping[str, Any]:
 
 
 def _read_safetensors(path: Path) -> Mapping[str, Any]:
-    try:
-        import safetensors.numpy
-    except ImportError as error:
-        raise ImportError(
-            f'Reading {str(path)!r} needs safetensors, which is not installed: pip install "keras-mixers[hub]".'
-        ) from error
     try:
         return safetensors.numpy.load_file(path)
     except safetensors.SafetensorError as error:
