@@ -41,7 +41,6 @@ class Muon(keras.optimizers.Muon):
         kwargs.setdefault("name", "muon")
         kwargs.setdefault("exclude_layers", ["head"])
         kwargs["adam_weight_decay"] = weight_decay
-        self.flatten = flatten
         super().__init__(
             learning_rate=learning_rate,
             weight_decay=weight_decay,
@@ -49,6 +48,7 @@ class Muon(keras.optimizers.Muon):
             exclude_embeddings=False,  # a patch embedding is a convolution
             **kwargs,
         )
+        self.flatten = flatten
 
     def _should_use_adamw(self, variable: keras.Variable) -> bool:
         if self.flatten and len(variable.shape) == 4:
