@@ -6,6 +6,7 @@ from typing import Any
 from keras_mixers.training.adamw import AdamW
 from keras_mixers.training.history import HistoryWriter, read_history
 from keras_mixers.training.memory import keep_memory
+from keras_mixers.training.muon import Muon
 from keras_mixers.training.processes import join_processes
 from keras_mixers.training.schedule import TriangularSchedule
 
@@ -22,7 +23,16 @@ _LATER = {
     "reproduce": "reproduction",
 }
 
-__all__ = ["AdamW", "HistoryWriter", "TriangularSchedule", "join_processes", "keep_memory", "read_history", *_LATER]
+__all__ = [
+    "AdamW",
+    "HistoryWriter",
+    "Muon",
+    "TriangularSchedule",
+    "join_processes",
+    "keep_memory",
+    "read_history",
+    *_LATER,
+]
 
 
 def __getattr__(name: str) -> Any:

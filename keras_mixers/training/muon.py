@@ -57,7 +57,9 @@ class Muon(keras.optimizers.Muon):
 
     def _muon_update_step(self, gradient: Any, variable: keras.Variable, lr: Any, m: keras.Variable) -> None:
         self.assign_add(m, ops.add(gradient, m * (self.momentum - 1)))
-        g = ops.reshape(ops.add(gradient, self.momentum * m), (-1, max(variable.shape[-2:])))
+        g = ops.add(gradient, self.momentum * m)
+        if len(variable.shape) == 4:
+            g = ops.reshape(g, (-1, max(variable.shape[-2:])))
         update = self.lr_adjust(lr * self.zeropower_via_newtonschulz5(g, self.ns_steps))
         self.assign_sub(variable, ops.reshape(update, variable.shape))
 
