@@ -10,6 +10,7 @@ import argparse
 import csv
 import tempfile
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import keras
@@ -47,8 +48,24 @@ INGREDIENTS = {
 COLUMNS = ("ingredient", "seed", "top1", "train_accuracy", "minutes", "changes")
 
 
+def table(rows: Sequence[Mapping[str, str]]) -> str:
+    """Returns the means over seeds as a table in Markdown, with the difference from the run each is compared with."""
+    means: dict[str, float] = {}
+    lines = ["| ingredient | top-1 (%) | seeds | against | points |", "| --- | ---: | --- | --- | ---: |"]
+    for name, changes in INGREDIENTS.items():
+        found = [float(row["top1"]) for row in rows if row["ingredient"] == name]
+        if not found:
+            continue
+        means[name] = sum(found) / len(found)
+        base = "Muon" if changes.items() > MUON.items() else "AdamW" if changes else ""
+        against = f"{base} | {means[name] - means[base]:+.2f}" if base else " | "
+        seeds = ", ".join(f"{top1:.2f}" for top1 in found)
+        lines.append(f"| {name} | {means[name]:.2f} | {seeds} | {against} |")
+    return "\n".join(lines)
+
+
 def main() -> None:
-    """Carries out the runs whose rows are missing."""
+    """Carries out the runs whose rows are missing, and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-dir")
     parser.add_argument("--results", type=Path, default=Path(__file__).with_suffix(".csv"))
@@ -83,6 +100,8 @@ def main() -> None:
                 csv.DictWriter(file, COLUMNS).writerow(row)
             print(row, flush=True)
             keras.backend.clear_session()
+    with arguments.results.open(newline="") as file:
+        print(table([*csv.DictReader(file)]))
 
 
 if __name__ == "__main__":

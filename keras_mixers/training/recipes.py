@@ -105,6 +105,19 @@ RECIPES: dict[str, Recipe] = {
         published=95.26,
         source="ConvMixer Table 4",
     ),
+    # Patches of 8: a sixteenth of the positions.
+    "cifar10_convmixer_p8_k9": replace(
+        _IMAGENET,
+        model="convmixer_256_8_p8_k9",
+        dataset="cifar10",
+        pixels=CIFAR10,
+        test_split="test",
+        augmentation=replace(CONVMIXER_AUGMENTATION, crop_scale=(0.75, 1.0)),
+        epochs=200,
+        weight_decay=0.0,
+        published=85.57,
+        source="ConvMixer Table 4",
+    ),
     # SplitMixer's paper.
     **_of_paper(_CIFAR10, "cifar10", _CIFAR_MODELS),
     **_of_paper(_CIFAR100, "cifar100", _CIFAR_MODELS),
