@@ -3,6 +3,7 @@
 import csv
 import functools
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,7 +61,8 @@ def accuracy_points(dataset: str = "cifar10", cost: str = "params", results: str
     Args:
         dataset: `"cifar10"`, `"cifar100"`, `"flowers102"`, `"food101"` or `"imagenet"`.
         cost: `"params"`, trainable parameters, or `"macs"`, multiply-accumulates for one image.
-        results: a CSV that `python -m keras_mixers reproduce` wrote; runs with changes are passed over. None for none.
+        results: a CSV that `python -m keras_mixers reproduce` wrote; runs with changes other than of the
+            precision are skipped. None for none.
 
     Raises:
         ValueError: if an argument is not as above.
@@ -88,7 +90,11 @@ def accuracy_points(dataset: str = "cifar10", cost: str = "params", results: str
                     f"results must be a CSV that reproduce wrote, but {str(results)!r} has no "
                     f"{', '.join(sorted(missing))}."
                 )
-            rows = [row for row in reader if row["recipe"].startswith(f"{dataset}_") and not row["changes"]]
+            rows = [
+                row
+                for row in reader
+                if row["recipe"].startswith(f"{dataset}_") and re.fullmatch(r"(precision=\w+)?", row["changes"])
+            ]
         # A recipe in small has another network than the one of its name: its parameters tell.
         rows = [row for row in rows if int(row["parameters"]) == _profile(row["model"], CLASSES[dataset]).params]
         points += [
