@@ -1,15 +1,10 @@
-"""RandAugment with the operations and ranges of torchvision, which the papers' CIFAR results were made with.
-
-KerasCV's layers change the pixels; each takes the amounts that are drawn here. What they draw by themselves comes from
-unseeded generators, and could not be repeated under a parallel `map`.
-"""
+"""RandAugment with the operations and ranges of torchvision, which the papers' CIFAR results were made with."""
 
 import dataclasses
 import functools
 import math
 from collections.abc import Callable
 
-import keras_cv
 import tensorflow as tf
 
 from keras_mixers.data.crops import affine
@@ -34,48 +29,6 @@ class Operation:
 
 def operations():
     """The 14 operations of torchvision's RandAugment: name -> `Operation`."""
-    # Layers compute in float32 under any Keras dtype policy.
-    nearest = {"interpolation": "nearest", "fill_mode": "constant", "fill_value": 0.0, "dtype": "float32"}
-    shear = keras_cv.layers.RandomShear(0.3, 0.3, **nearest)
-    translation = keras_cv.layers.RandomTranslation(0.5, 0.5, **nearest)
-    sharpness = keras_cv.layers.RandomSharpness(1.0, value_range=(0, 255), dtype="float32")
-    solarization = keras_cv.layers.Solarization(value_range=(0, 255), dtype="float32")
-    auto_contrast = keras_cv.layers.AutoContrast(value_range=(0, 255), dtype="float32")
-
-    def shear_x(images, amounts):
-        # About the centre of the top left pixel, where Pillow takes its corner: half the amount (0.15 pixels) apart.
-        return shear.augment_images(images, {"shear_x": amounts[:, None], "shear_y": None})
-
-    def shear_y(images, amounts):
-        return shear.augment_images(images, {"shear_x": None, "shear_y": amounts[:, None]})
-
-    def translate_x(images, pixels):
-        shares = pixels[:, None] / tf.cast(tf.shape(images)[2], tf.float32)
-        moves = {"height_translations": tf.zeros_like(shares), "width_translations": shares}
-        return translation.augment_images(images, moves)
-
-    def translate_y(images, pixels):
-        shares = pixels[:, None] / tf.cast(tf.shape(images)[1], tf.float32)
-        moves = {"height_translations": shares, "width_translations": tf.zeros_like(shares)}
-        return translation.augment_images(images, moves)
-
-    def rotate(images, degrees):
-        # KerasCV's layer calls keras.ops, which takes no TensorFlow graph on the other backends.
-        cos, sin = tf.cos(degrees * math.pi / 180), tf.sin(degrees * math.pi / 180)
-        y, x = tf.unstack(tf.cast(tf.shape(images)[1:3] - 1, tf.float32) / 2)
-        matrix = [cos, -sin, x - cos * x + sin * y, sin, cos, y - sin * x - cos * y]
-        return affine(images, matrix, "NEAREST", "CONSTANT")
-
-    def sharpen(images, amounts):
-        # The layer blends towards the smoothed image, away from it where its factor is negative.
-        return _pixels(sharpness.augment_images(_floats(images), _each(-amounts)))
-
-    def solarize(images, thresholds):
-        transformations = {"thresholds": _each(thresholds), "additions": 0.0}
-        return _pixels(solarization.augment_images(_floats(images), transformations))
-
-    def autocontrast(images, _):
-        return _pixels(auto_contrast.augment_images(_floats(images)))
 
     def to(limit):
         return lambda magnitude, size: limit * magnitude
@@ -90,7 +43,7 @@ def operations():
         return 255 - 255 * magnitude
 
     return {
-        "identity": Operation(lambda images, _: images, to(0.0)),
+        "identity": Operation(identity, to(0.0)),
         "shear_x": Operation(shear_x, to(0.3), signed=True),
         "shear_y": Operation(shear_y, to(0.3), signed=True),
         "translate_x": Operation(translate_x, to_pixels, signed=True),
@@ -99,7 +52,7 @@ def operations():
         "brightness": Operation(adjust_brightness, to(0.9), signed=True),
         "color": Operation(adjust_color, to(0.9), signed=True),
         "contrast": Operation(adjust_contrast, to(0.9), signed=True),
-        "sharpness": Operation(sharpen, to(0.9), signed=True),
+        "sharpness": Operation(adjust_sharpness, to(0.9), signed=True),
         "posterize": Operation(posterize, to_bits),
         "solarize": Operation(solarize, to_threshold),
         "autocontrast": Operation(autocontrast, to(0.0)),
@@ -158,11 +111,48 @@ def in_parts(images, choices, functions):
     places = tf.dynamic_partition(tf.range(tf.shape(images)[0]), choices, len(functions))
     parts = [tf.gather(images, place) for place in places]
     changed = [
-        # Some of KerasCV's layers fail on no images.
+        # TensorFlow's depthwise convolution and histogram fail on no images.
         tf.cond(tf.size(place) > 0, functools.partial(function, part, place), functools.partial(tf.identity, part))
         for function, part, place in zip(functions, parts, places, strict=True)
     ]
     return tf.ensure_shape(tf.dynamic_stitch(places, changed), images.shape)
+
+
+def identity(images, _):
+    """Leave images as they are."""
+    return images
+
+
+def shear_x(images, amounts):
+    """Shear images along x by amounts (n,)."""
+    # About the centre of the top left pixel, where Pillow takes its corner: half the amount (0.15 pixels) apart.
+    return _move(images, [1.0, amounts, 0.0, 0.0, 1.0, 0.0])
+
+
+def shear_y(images, amounts):
+    """Shear images along y by amounts (n,)."""
+    return _move(images, [1.0, 0.0, 0.0, amounts, 1.0, 0.0])
+
+
+def translate_x(images, pixels):
+    """Move images along x by pixels (n,)."""
+    return _move(images, [1.0, 0.0, -pixels, 0.0, 1.0, 0.0])
+
+
+def translate_y(images, pixels):
+    """Move images along y by pixels (n,)."""
+    return _move(images, [1.0, 0.0, 0.0, 0.0, 1.0, -pixels])
+
+
+def rotate(images, degrees):
+    """Rotate images about their centre by degrees (n,)."""
+    cos, sin = tf.cos(degrees * math.pi / 180), tf.sin(degrees * math.pi / 180)
+    y, x = tf.unstack(tf.cast(tf.shape(images)[1:3] - 1, tf.float32) / 2)
+    return _move(images, [cos, -sin, x - cos * x + sin * y, sin, cos, y - sin * x - cos * y])
+
+
+def _move(images, coefficients):
+    return affine(images, coefficients, "NEAREST", "CONSTANT")
 
 
 def adjust_brightness(images, amounts):
@@ -171,7 +161,7 @@ def adjust_brightness(images, amounts):
 
 
 def adjust_contrast(images, amounts):
-    """Move uint8 images away from the mean of their grey image by 1 + amounts (n,); KerasCV's takes the mid grey."""
+    """Move uint8 images away from the mean of their grey image by 1 + amounts (n,)."""
     images = _floats(images)
     grey = tf.round(tf.reduce_mean(tf.image.rgb_to_grayscale(images), axis=(1, 2, 3), keepdims=True))
     return _pixels(grey + (images - grey) * _each(1 + amounts))
@@ -179,23 +169,40 @@ def adjust_contrast(images, amounts):
 
 def adjust_color(images, amounts):
     """Move uint8 images away from their grey image by 1 + amounts (n,)."""
-    layer = keras_cv.layers.RandomColorDegeneration(1.0, dtype="float32")
-    # The layer blends towards grey, away from it where its factor is negative.
-    return _pixels(layer.augment_images(_floats(images), _each(-amounts)))
+    images = _floats(images)
+    return _pixels(images + _each(amounts) * (images - tf.image.rgb_to_grayscale(images)))
+
+
+def adjust_sharpness(images, amounts):
+    """Move uint8 images away from their smoothed image by 1 + amounts (n,); their borders stay as they are."""
+    images = _floats(images)
+    kernel = tf.constant([[1, 1, 1], [1, 5, 1], [1, 1, 1]], tf.float32) / 13
+    smoothed = tf.nn.depthwise_conv2d(images, tf.tile(kernel[..., None, None], [1, 1, 3, 1]), [1, 1, 1, 1], "VALID")
+    details = tf.pad(images[:, 1:-1, 1:-1] - smoothed, [[0, 0], [1, 1], [1, 1], [0, 0]])
+    return _pixels(images + _each(amounts) * details)
+
+
+def solarize(images, thresholds):
+    """Invert the values of uint8 images that are not below the thresholds (n,)."""
+    return tf.where(_floats(images) < _each(thresholds), images, 255 - images)
+
+
+def autocontrast(images, _=None):
+    """Stretch each channel of uint8 images over all levels; a channel of one level stays as it is."""
+    images = _floats(images)
+    low, high = (reduce(images, axis=(1, 2), keepdims=True) for reduce in (tf.reduce_min, tf.reduce_max))
+    scale = 255 / (high - low)
+    return _pixels(tf.where(high > low, images * scale - low * scale, images))
 
 
 def posterize(images, bits):
-    """Keep the highest bits (n,) of uint8 images; KerasCV's layer knows one number of bits for all images."""
+    """Keep the highest bits (n,) of uint8 images."""
     shift = tf.cast(_each(8 - bits), tf.uint8)
     return tf.bitwise.left_shift(tf.bitwise.right_shift(images, shift), shift)
 
 
 def equalize(images, _=None):
-    """Spread the histogram of each channel of uint8 images as Pillow does.
-
-    KerasCV's layer takes the rarest grey level where Pillow takes the brightest, which gives other pixels, and maps its
-    histogram over the images one by one.
-    """
+    """Spread the histogram of each channel of uint8 images as Pillow does."""
     count, height, width, _ = tf.unstack(tf.shape(images))
     levels = tf.cast(images, tf.int32)
     # One histogram for the three channels of an image, one after the other.

@@ -31,5 +31,5 @@ def leave_gpus_to(backend):
         )
 
 
-require("tensorflow", "keras_cv", "tensorflow_datasets", "importlib_resources")
+require("tensorflow", "tensorflow_datasets", "importlib_resources")
 leave_gpus_to(keras.backend.backend())
