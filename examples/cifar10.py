@@ -28,6 +28,9 @@ AUGMENTATIONS = {
     "none": Augmentation(),
     "flip": Augmentation(flip=True),
     "randaugment": Augmentation(flip=True, rand_augment=(2, 12)),  # SplitMixer's; ConvMixer's 25 epochs
+    "keras_cv": Augmentation(  # KerasCV's own, with its defaults
+        layers=("keras_cv.RandAugment(value_range=(0, 255))", "keras_cv.MixUp()", "keras_cv.CutMix()")
+    ),
     "strong": Augmentation(flip=True, rand_augment=(2, 12), color_jitter=0.2, random_erasing=0.2),  # ConvMixer's 100
 }
 # Of these recipes come the pixels (each paper normalises with a deviation of its own), the schedule and the epochs.

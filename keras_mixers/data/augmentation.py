@@ -8,6 +8,7 @@ import dataclasses
 import tensorflow as tf
 
 from keras_mixers.data.crops import random_boxes, random_translation
+from keras_mixers.data.preprocessing_layers import apply_layers, make_layer, read_layer
 from keras_mixers.data.rand_augment import (
     MAX_MAGNITUDE,
     RandAugment,
@@ -17,6 +18,8 @@ from keras_mixers.data.rand_augment import (
     in_parts,
 )
 
+# The steps that `layers` take the place of.
+REPLACED = ("translate", "flip", "rand_augment", "color_jitter", "random_erasing", "cutout", "mixup", "cutmix")
 ERASING_SCALE, ERASING_RATIO = (0.02, 0.33), (0.3, 3.3)
 
 
@@ -47,6 +50,9 @@ class Augmentation:
         mix_probability: probability that a batch is mixed. If both `mixup` and `cutmix` are on, each is done to half
             of these batches.
         label_smoothing: share of the label that is spread over all classes.
+        layers: preprocessing layers of Keras or KerasCV that take the place of all steps from `translate` to
+            `mix_probability`, such as `("keras_cv.RandAugment(value_range=(0, 255))", "keras_cv.MixUp()")`. They draw
+            from generators of their own: a seed does not repeat their batches.
 
     Raises:
         ValueError: if a field is out of its range.
@@ -74,6 +80,7 @@ class Augmentation:
     cutmix: float = 0.0
     mix_probability: float = 1.0
     label_smoothing: float = 0.0
+    layers: tuple[str, ...] = ()
 
     def __post_init__(self):
         def require(name, holds, rule):
@@ -123,6 +130,21 @@ class Augmentation:
         require("cutmix", not_negative, "0 (off) or more")
         require("mix_probability", share, "from 0 to 1")
         require("label_smoothing", share, "from 0 to 1")
+        require("layers", lambda value: isinstance(value, (tuple, list)), "a tuple of names of layers")
+        for layer in self.layers:
+            read_layer(layer)
+        if self.layers:
+            self.check_gives_way()
+
+    def check_gives_way(self):
+        """Refuse steps whose place layers are to take."""
+        steps = [name for name in REPLACED if getattr(self, name)]
+        if steps:
+            beside = ", ".join(f"{name}={getattr(self, name)!r}" for name in steps)
+            raise ValueError(
+                f"layers take the place of the other steps, got {beside} beside them; leave those out, or add layers "
+                "that do the same."
+            )
 
 
 class AugmentBatch:
@@ -133,6 +155,7 @@ class AugmentBatch:
         num_classes: number of classes.
         mean: mean colour, three numbers in units of 255.
         std: standard deviation of the colours, three numbers in units of 255.
+        layers: layers that take the place of the augmentation's steps; those that it names by default.
 
     Example:
         >>> import tensorflow as tf
@@ -142,7 +165,8 @@ class AugmentBatch:
         (TensorShape([2, 8, 8, 3]), TensorShape([2, 10]))
     """
 
-    def __init__(self, augmentation, num_classes, mean, std):
+    def __init__(self, augmentation, num_classes, mean, std, layers=()):
+        self.layers = layers or [make_layer(text) for text in augmentation.layers]
         self.augmentation, self.num_classes, self.mean, self.std = augmentation, num_classes, mean, std
         if augmentation.rand_augment:
             self.rand_augment = RandAugment(*augmentation.rand_augment, augmentation.rand_augment_std)
@@ -153,6 +177,9 @@ class AugmentBatch:
         `mirrored`, bool (n,), tells which images are mirrored; by default that is drawn, if the recipe has `flip`.
         """
         recipe = self.augmentation
+        if self.layers:
+            images, labels = apply_layers(self.layers, images, tf.one_hot(labels, self.num_classes))
+            return normalize(images, self.mean, self.std), smooth(labels, recipe.label_smoothing)
         seeds = tf.unstack(tf.random.split(seed, 5))
         if recipe.translate:
             images = random_translation(images, recipe.translate, tf.random.fold_in(seed, 1))
@@ -174,7 +201,7 @@ class AugmentBatch:
 
 
 def normalize(images, mean, std):
-    """(pixels / 255 - mean) / std of uint8 images (n, height, width, 3), as float32."""
+    """(pixels / 255 - mean) / std of images (n, height, width, 3) with values from 0 to 255, as float32."""
     mean, std = tf.constant(mean, tf.float32), tf.constant(std, tf.float32)
     # One product and one sum with whole images: TensorFlow broadcasts the three numbers of a pixel far more slowly.
     scale, offset = (tf.broadcast_to(value, tf.shape(images)[1:]) for value in (1 / (255 * std), mean / std))

@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from keras_mixers.data.augmentation import Augmentation, AugmentBatch, normalize
 from keras_mixers.data.crops import center_crop, random_crop, random_crops
+from keras_mixers.data.preprocessing_layers import check_layers
 from keras_mixers.data.share import ALONE
 
 CACHE_BYTES = 2**30
@@ -21,6 +22,7 @@ def train_batches(
     mean,
     std,
     augmentation=None,
+    layers=(),
     seed=0,
     cache=None,
     epochs=None,
@@ -36,6 +38,10 @@ def train_batches(
         mean: mean colour of the data, three numbers in units of 255.
         std: standard deviation of the colours, three numbers in units of 255.
         augmentation: `Augmentation`; none by default.
+        layers: preprocessing layers of Keras or KerasCV that take the place of the augmentation after the crop, such as
+            `[keras_cv.layers.RandAugment(value_range=(0, 255)), keras_cv.layers.MixUp(), keras_cv.layers.CutMix()]`.
+            They get `{"images": values from 0 to 255, "labels": one-hot}`, or images alone if they know no labels. What
+            they draw comes from generators of their own, which the seed does not reach.
         seed: integer. Every epoch's order and augmentation are a function of it and of the epoch's number. Without
             `epochs` the numbers are drawn, and then `tf.random.set_seed`, if it was called, has its part in them.
         epochs: `range(start, stop)`: every iteration gives these epochs one after the other, and epoch i is the same
@@ -51,7 +57,8 @@ def train_batches(
         (batch, num_classes), with a known number of batches. Images of the right size are not resampled.
 
     Raises:
-        ValueError: if sizes are not positive, or mean and std not three numbers with std above 0.
+        ValueError: if sizes are not positive, mean and std not three numbers with std above 0, or layers are given
+            beside steps whose place they take.
 
     Example:
         >>> import numpy as np, tensorflow as tf
@@ -70,7 +77,10 @@ def train_batches(
             f"translate must be less than the image size, got translate={augmentation.translate} and "
             f"image_size={image_size}."
         )
-    augment = AugmentBatch(augmentation, images.num_classes, mean, std)
+    check_layers(layers)
+    if layers:
+        augmentation.check_gives_way()
+    augment = AugmentBatch(augmentation, images.num_classes, mean, std, layers)
     images = _cached(images, cache, share)
 
     def crop(example, seed):

@@ -21,7 +21,7 @@ def moved(a, b, c, d, e, f):
     )
 
 
-# KerasCV shears about the centre of the top left pixel, Pillow about its corner: hence half the amount.
+# Shears are about the centre of the top left pixel, Pillow about its corner: hence half the amount.
 GEOMETRY = {
     "shear_x": lambda amount: moved(1, amount, -amount / 2, 0, 1, 0),
     "shear_y": lambda amount: moved(1, 0, 0, amount, 1, -amount / 2),

@@ -76,6 +76,17 @@ def test_learns_with_randaugment_mixup_and_cutmix(data_dir, tmp_path):
     assert losses[-1] < losses[0]
 
 
+def test_learns_with_kerascvs_randaugment_mixup_and_cutmix(data_dir, tmp_path):
+    pytest.importorskip("keras_cv", reason="KerasCV is not installed")
+    flags = "--epochs 5 --batch-size 64 --learning-rate 0.02 --augmentation keras_cv".split()
+    result = run(data_dir, tmp_path, *flags)
+    assert result.returncode == 0, result.stderr[-2000:]
+    with (tmp_path / "history.csv").open() as file:
+        losses = [float(row["loss"]) for row in csv.DictReader(file)]
+    assert losses[-1] < losses[0]
+    assert "keras_cv.CutMix()" in json.loads((tmp_path / "recipe.json").read_text())["augmentation"]["layers"]
+
+
 def test_says_where_the_data_set_is_missing(tmp_path):
     result = run(tmp_path, tmp_path / "out")
     assert result.returncode != 0
