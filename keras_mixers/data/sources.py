@@ -2,15 +2,23 @@
 
 import dataclasses
 import difflib
+import io
 import os
 import pathlib
+import warnings
 from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-IMAGE_SUFFIXES = (".gif", ".jpeg", ".jpg", ".png")
+from keras_mixers.models.images import IMAGE_SUFFIXES, decode_image
+
+# How the files that TensorFlow decodes itself begin and end: JPEG, PNG, GIF.
+BEGINNINGS, ENDS = (b"\xff\xd8", b"\x89\x50", b"GI"), (b"\xff\xd9", b"\x60\x82", b"\x00\x3b")
+# The EXIF entry of an orientation other than upright, in either byte order; it stands near the beginning of a file.
+TURNED = "\x01\x12\x00\x03\x00\x00\x00\x01\x00[\x02-\x08]|\x12\x01\x03\x00\x01\x00\x00\x00[\x02-\x08]\x00"
+HEAD_BYTES = 65536
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,7 +136,9 @@ def load_tfds(name, split, data_dir=None, download=False, limit=None):
 def load_folder(directory, limit=None):
     """Images of a folder that has one folder for each class: `directory/CLASS/IMAGE.jpg`.
 
-    Classes are the folders in the order of their names. Files are JPEG, PNG or GIF; hidden ones are passed over.
+    Classes are the folders in the order of their names. Files are JPEG, PNG, GIF, BMP or WebP, whatever of these their
+    suffix says; hidden ones are skipped, others too with a warning. Photographs are turned as their EXIF orientation
+    says.
 
     Args:
         directory: the folder.
@@ -140,7 +150,7 @@ def load_folder(directory, limit=None):
 
     Raises:
         FileNotFoundError: if there is no such folder.
-        ValueError: if it holds no class folders or these no images, or for a limit below 1.
+        ValueError: if it holds no class folders or one of these no images, or for a limit below 1.
 
     Example:
         >>> import pathlib, tempfile, tensorflow as tf
@@ -215,16 +225,20 @@ def _files(directory):
     classes = sorted(path for path in directory.iterdir() if path.is_dir() and not path.name.startswith("."))
     if not classes:
         raise ValueError(f"{str(directory)!r} holds no class folders; load_folder reads {directory.name}/CLASS/IMAGE.")
-    turns = [
-        (turn, label, str(path))
-        for label, folder in enumerate(classes)
-        for turn, path in enumerate(sorted(path for path in folder.iterdir() if _is_image(path)))
-    ]
-    if not turns:
-        raise ValueError(
-            f"The {len(classes)} class folders of {str(directory)!r} hold no images; load_folder "
-            f"reads {' '.join(IMAGE_SUFFIXES)}."
+    files = [sorted(path for path in folder.iterdir() if not path.name.startswith(".")) for folder in classes]
+    images = [[path for path in paths if path.suffix.lower() in IMAGE_SUFFIXES] for paths in files]
+    known = f"images are {' '.join(IMAGE_SUFFIXES)}"
+    if not any(images):
+        raise ValueError(f"The {len(classes)} class folders of {str(directory)!r} hold no images; {known}.")
+    for folder, paths in zip(classes, images, strict=True):
+        if not paths:
+            raise ValueError(f"The class folder {str(folder)!r} holds no images; {known}. Remove it, or add some.")
+    if skipped := sorted({*sum(files, [])} - {*sum(images, [])}):
+        warnings.warn(
+            f"{len(skipped)} of the files in {str(directory)!r} are skipped, such as {skipped[0].name!r}; {known}.",
+            stacklevel=3,
         )
+    turns = [(turn, label, str(path)) for label, paths in enumerate(images) for turn, path in enumerate(paths)]
     _, labels, paths = zip(*sorted(turns), strict=True)
     return labels, paths, tuple(path.name for path in classes)
 
@@ -232,10 +246,6 @@ def _files(directory):
 def _images_of_files(labels, paths, class_names, limit=None):
     records = tf.data.Dataset.from_tensor_slices(([*paths], tf.constant(labels, tf.int64)))
     return Images(*_first(records, len(paths), limit), class_names, decode=_decode_file)
-
-
-def _is_image(path):
-    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
 
 
 def _check_limit(limit):
@@ -254,20 +264,26 @@ def _decode(contents):
 
 
 def _decode_file(path):
-    # A decoder's error does not say which file it is about; only Python can add that, at half the speed. So it decodes
-    # the files that do not end as their format does: those that are cut, empty, no images, or harmlessly longer.
+    # Pillow decodes what TensorFlow does not: other formats, photographs that have to be turned, and files that do not
+    # end as their format does, since they are cut, empty, no images, or harmlessly longer. It takes twice the time, but
+    # its errors can say which file they are about.
     contents = tf.io.read_file(path)
+    begin, head = tf.strings.substr(contents, 0, 2), tf.strings.substr(contents, 0, HEAD_BYTES)
     end = tf.strings.substr(contents, tf.maximum(tf.strings.length(contents) - 2, 0), 2)
+    whole = tf.reduce_any((begin == BEGINNINGS) & (end == ENDS))
+    upright = tf.strings.regex_replace(head, TURNED, "", replace_global=False) == head
     image = tf.cond(
-        tf.reduce_any(end == [b"\xff\xd9", b"\x60\x82", b"\x00\x3b"]),  # JPEG, PNG, GIF
+        whole & upright,
         lambda: _decode(contents),
-        lambda: tf.numpy_function(_decode_or_name, [contents, path], tf.uint8),
+        lambda: tf.numpy_function(_decode_with_pillow, [contents, path], tf.uint8),
     )
     return tf.ensure_shape(image, (None, None, 3))
 
 
-def _decode_or_name(contents, path):
+def _decode_with_pillow(contents, path):
     try:
-        return _decode(contents).numpy()
-    except tf.errors.InvalidArgumentError as error:
-        raise ValueError(f"The image file {path.decode()!r} cannot be read: {error.message}") from None
+        if contents.startswith(b"\x89PNG"):
+            _decode(contents)  # refuses a PNG file that lacks its end, of which Pillow reads what is there
+        return decode_image(io.BytesIO(contents))
+    except Exception as error:  # what Pillow raises depends on where a file is damaged
+        raise ValueError(f"The image file {os.fsdecode(path)!r} cannot be read: {error}") from None

@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
+from drawn_images import scenes
 from PIL import Image
 
 from keras_mixers.data import load_folder, load_tfds
 from keras_mixers.data.sources import Images
+from keras_mixers.models.images import read_image
 
 pytestmark = pytest.mark.any_backend
 
@@ -157,6 +159,47 @@ def test_folder_decodes_jpeg_as_pillow_does(tmp_path):
         np.testing.assert_array_equal(image, Image.open(path).convert("RGB"))
 
 
+def test_folder_decodes_every_format_by_its_contents_as_prediction_does(tmp_path):
+    (tmp_path / "a").mkdir()
+    pixels = scenes(1, 40)[0][:, :30]
+    for name, kind in {"1.webp": "WEBP", "2.bmp": "BMP", "3.jpg": "WEBP", "4.png": "JPEG", "5.jpg": "GIF"}.items():
+        Image.fromarray(pixels).save(tmp_path / "a" / name, format=kind)
+    deep = np.arange(40 * 30, dtype=np.uint16).reshape(40, 30) * 50
+    Image.fromarray(deep).save(tmp_path / "a" / "6.png")
+    for path, (image, _) in zip(sorted((tmp_path / "a").iterdir()), load_folder(tmp_path).examples, strict=True):
+        np.testing.assert_array_equal(image, read_image(path))
+    np.testing.assert_array_equal(image, np.repeat(deep[..., None] >> 8, 3, axis=-1))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("suffix", ["jpg", "png"])
+@pytest.mark.parametrize("endian", ["<", ">"])
+def test_photographs_are_turned_as_their_exif_orientation_says(tmp_path, orientation, suffix, endian):
+    (tmp_path / "a").mkdir()
+    exif = Image.Exif()
+    exif.endian = endian
+    exif[0x0112] = orientation
+    path = tmp_path / "a" / f"1.{suffix}"
+    Image.fromarray(scenes(1, 40)[0][:, :30]).save(path, exif=exif)
+    stored = np.asarray(Image.open(path))
+    turned = {
+        1: stored, 2: stored[:, ::-1], 3: stored[::-1, ::-1], 4: stored[::-1], 5: stored.transpose(1, 0, 2),
+        6: np.rot90(stored, -1), 7: stored[::-1, ::-1].transpose(1, 0, 2), 8: np.rot90(stored),
+    }[orientation]  # fmt: skip
+    ((image, _),) = load_folder(tmp_path).examples
+    np.testing.assert_array_equal(image, turned)
+    np.testing.assert_array_equal(read_image(path), turned)
+
+
+def test_files_that_are_skipped_are_told_and_a_class_without_images_is_refused(folder):
+    with pytest.warns(UserWarning, match="1 of the files in .* are skipped, such as 'notes.txt'; images are .bmp"):
+        load_folder(folder)
+    (folder / "cat").mkdir()
+    (folder / "cat" / "1.heic").write_bytes(b"from a phone")
+    with pytest.raises(ValueError, match="The class folder '.*cat' holds no images; images are .bmp"):
+        load_folder(folder)
+
+
 @pytest.mark.parametrize("damage", ["nothing", "no image at all", "cut"])
 def test_damaged_file_is_named(folder, damage):
     path = folder / "bee" / "1.PNG"
@@ -180,7 +223,7 @@ def test_folder_that_is_missing_or_empty(tmp_path):
         load_folder(tmp_path)
     (tmp_path / "bee").mkdir()
     (tmp_path / "bee" / "notes.txt").write_text("no image")
-    with pytest.raises(ValueError, match=r"hold no images; load_folder reads .gif .jpeg .jpg .png"):
+    with pytest.raises(ValueError, match=r"hold no images; images are .bmp .gif .jpeg .jpg .png .webp"):
         load_folder(tmp_path)
 
 
