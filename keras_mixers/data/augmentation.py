@@ -4,6 +4,8 @@ Every step draws from the stateless seed that it is given, so a batch is a funct
 """
 
 import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import tensorflow as tf
 
@@ -82,7 +84,7 @@ class Augmentation:
     label_smoothing: float = 0.0
     layers: tuple[str, ...] = ()
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         def require(name, holds, rule):
             if not holds(getattr(self, name)):
                 raise ValueError(f"{name} must be {rule}, got {name}={getattr(self, name)!r}.")
@@ -136,7 +138,7 @@ class Augmentation:
         if self.layers:
             self.check_gives_way()
 
-    def check_gives_way(self):
+    def check_gives_way(self) -> None:
         """Refuse steps whose place layers are to take."""
         steps = [name for name in REPLACED if getattr(self, name)]
         if steps:
@@ -165,13 +167,22 @@ class AugmentBatch:
         (TensorShape([2, 8, 8, 3]), TensorShape([2, 10]))
     """
 
-    def __init__(self, augmentation, num_classes, mean, std, layers=()):
+    def __init__(
+        self,
+        augmentation: Augmentation,
+        num_classes: int,
+        mean: Sequence[float],
+        std: Sequence[float],
+        layers: Sequence[Callable[..., Any]] = (),
+    ) -> None:
         self.layers = layers or [make_layer(text) for text in augmentation.layers]
         self.augmentation, self.num_classes, self.mean, self.std = augmentation, num_classes, mean, std
         if augmentation.rand_augment:
             self.rand_augment = RandAugment(*augmentation.rand_augment, augmentation.rand_augment_std)
 
-    def __call__(self, images, labels, seed, mirrored=None):
+    def __call__(
+        self, images: tf.Tensor, labels: tf.Tensor, seed: Any, mirrored: tf.Tensor | None = None
+    ) -> tuple[tf.Tensor, tf.Tensor]:
         """Uint8 images (n, h, w, 3), int64 labels (n,) -> normalised float32 images, float32 labels (n, classes).
 
         `mirrored`, bool (n,), tells which images are mirrored; by default that is drawn, if the recipe has `flip`.
@@ -200,7 +211,7 @@ class AugmentBatch:
         return images, smooth(labels, recipe.label_smoothing)
 
 
-def normalize(images, mean, std):
+def normalize(images: tf.Tensor, mean: Sequence[float], std: Sequence[float]) -> tf.Tensor:
     """(pixels / 255 - mean) / std of images (n, height, width, 3) with values from 0 to 255, as float32."""
     mean, std = tf.constant(mean, tf.float32), tf.constant(std, tf.float32)
     # One product and one sum with whole images: TensorFlow broadcasts the three numbers of a pixel far more slowly.
@@ -208,17 +219,17 @@ def normalize(images, mean, std):
     return tf.cast(images, tf.float32) * scale - offset
 
 
-def random_flip(images, seed):
+def random_flip(images: tf.Tensor, seed: Any) -> tf.Tensor:
     """Mirror half of the images (n, height, width, 3)."""
     return flip(images, tf.random.stateless_uniform([tf.shape(images)[0]], seed) < 0.5)
 
 
-def flip(images, mirrored):
+def flip(images: tf.Tensor, mirrored: tf.Tensor) -> tf.Tensor:
     """Mirror the images (n, height, width, 3) for which `mirrored`, bool (n,), is true."""
     return in_parts(images, tf.cast(mirrored, tf.int32), [lambda part, _: part, lambda part, _: tf.reverse(part, [2])])
 
 
-def color_jitter(images, strength, seed):
+def color_jitter(images: tf.Tensor, strength: float, seed: Any) -> tf.Tensor:
     """Scale brightness, contrast and saturation of uint8 images, in this order, by factors within 1 +- strength."""
     amounts = tf.random.stateless_uniform([3, tf.shape(images)[0]], seed, -strength, strength)
     for adjust, amount in zip((adjust_brightness, adjust_contrast, adjust_color), tf.unstack(amounts), strict=True):
@@ -226,7 +237,7 @@ def color_jitter(images, strength, seed):
     return images
 
 
-def masks(boxes, height, width):
+def masks(boxes: tf.Tensor, height: Any, width: Any) -> tf.Tensor:
     """Boxes (top, left, height, width), (n, 4), as float32 (n, height, width, 1) that is 0 inside and 1 outside."""
     top, left, box_height, box_width = tf.unstack(boxes[:, :, None], axis=1)
     rows, columns = tf.range(height), tf.range(width)
@@ -235,7 +246,7 @@ def masks(boxes, height, width):
     return 1 - tf.cast(rows[:, :, None, None] & columns[:, None, :, None], tf.float32)
 
 
-def random_erasing(images, probability, fill, seed):
+def random_erasing(images: tf.Tensor, probability: float, fill: str, seed: Any) -> tf.Tensor:
     """Fill a rectangle of each image with the mean (0 after normalisation) or with noise, with this probability."""
     chance_seed, box_seed, noise_seed = tf.unstack(tf.random.split(seed, 3))
     erased = tf.random.stateless_uniform([tf.shape(images)[0]], chance_seed) < probability
@@ -249,7 +260,7 @@ def random_erasing(images, probability, fill, seed):
     return in_parts(images, tf.cast(erased, tf.int32), [lambda part, _: part, erase])
 
 
-def cutout(images, side, seed):
+def cutout(images: tf.Tensor, side: int, seed: Any) -> tf.Tensor:
     """Fill a square around a random pixel of each image with the mean (0 after normalisation), cut off at the edges."""
     count, height, width = tf.unstack(tf.shape(images)[:3])
     places = tf.random.stateless_uniform([count, 2], seed) * tf.cast(tf.stack([height, width]), tf.float32)
@@ -257,7 +268,9 @@ def cutout(images, side, seed):
     return images * masks(tf.concat([corners, tf.fill([count, 2], side)], axis=1), height, width)
 
 
-def mix(images, labels, mixup, cutmix, probability, seed):
+def mix(
+    images: tf.Tensor, labels: tf.Tensor, mixup: float, cutmix: float, probability: float, seed: Any
+) -> tuple[tf.Tensor, tf.Tensor]:
     """MixUp or CutMix of a batch with itself in reverse order, one of the two for the batch.
 
     Both are `share * image + (1 - share) * other`: MixUp's share is one number, CutMix's is 0 inside a rectangle
@@ -292,6 +305,6 @@ def _beta(alpha, seed):
     return first / (first + second)
 
 
-def smooth(labels, amount):
+def smooth(labels: tf.Tensor, amount: float) -> tf.Tensor:
     """Spread `amount` of one-hot labels (n, classes) evenly over all classes."""
     return (1 - amount) * labels + amount / labels.shape[-1]

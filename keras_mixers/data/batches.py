@@ -2,6 +2,8 @@
 
 import dataclasses
 import math
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -9,26 +11,27 @@ import tensorflow as tf
 from keras_mixers.data.augmentation import Augmentation, AugmentBatch, normalize
 from keras_mixers.data.crops import center_crop, random_crop, random_crops
 from keras_mixers.data.preprocessing_layers import check_layers
-from keras_mixers.data.share import ALONE
+from keras_mixers.data.share import ALONE, Share
+from keras_mixers.data.sources import Images
 
 CACHE_BYTES = 2**30
 
 
 def train_batches(
-    images,
-    batch_size,
-    image_size,
+    images: Images,
+    batch_size: int,
+    image_size: int,
     *,
-    mean,
-    std,
-    augmentation=None,
-    layers=(),
-    seed=0,
-    cache=None,
-    epochs=None,
-    first_batch=0,
-    share=ALONE,
-):
+    mean: Sequence[float],
+    std: Sequence[float],
+    augmentation: Augmentation | None = None,
+    layers: Sequence[Callable[..., Any]] = (),
+    seed: int = 0,
+    cache: bool | None = None,
+    epochs: range | None = None,
+    first_batch: int = 0,
+    share: Share = ALONE,
+) -> tf.data.Dataset:
     """Shuffled, augmented batches; every iteration is another epoch.
 
     Args:
@@ -149,17 +152,17 @@ def train_batches(
 
 
 def eval_batches(
-    images,
-    batch_size,
-    image_size,
+    images: Images,
+    batch_size: int,
+    image_size: int,
     *,
-    mean,
-    std,
-    crop_fraction=1.0,
-    interpolation="bicubic",
-    cache=None,
-    share=ALONE,
-):
+    mean: Sequence[float],
+    std: Sequence[float],
+    crop_fraction: float = 1.0,
+    interpolation: str = "bicubic",
+    cache: bool | None = None,
+    share: Share = ALONE,
+) -> tf.data.Dataset:
     """Batches in the order of the images: resized, cropped at the centre and normalised.
 
     Args:

@@ -1,11 +1,18 @@
 """Which part of an image is seen, and at which size. Images are uint8 (height, width, 3)."""
 
 import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import tensorflow as tf
 
+if TYPE_CHECKING:
+    from keras_mixers.data.augmentation import Augmentation
 
-def random_boxes(count, scale, ratio, height, width, seed):
+
+def random_boxes(
+    count: Any, scale: Sequence[float], ratio: Sequence[float], height: Any, width: Any, seed: Any
+) -> tf.Tensor:
     """Random rectangles inside an image, as (top, left, height, width), int32 (count, 4).
 
     The area's share of the image is uniform in `scale`, the logarithm of width / height uniform in that of `ratio`.
@@ -23,7 +30,7 @@ def random_boxes(count, scale, ratio, height, width, seed):
     return tf.cast(tf.concat([corners, boxes], axis=1), tf.int32)
 
 
-def random_crop(image, size, augmentation, seed):
+def random_crop(image: tf.Tensor, size: int, augmentation: "Augmentation", seed: Any) -> tf.Tensor:
     """The part of an image that training sees, as `augmentation` says, (size, size, 3)."""
     if augmentation.crop_scale:
         height, width = tf.unstack(tf.shape(image)[:2])
@@ -35,7 +42,7 @@ def random_crop(image, size, augmentation, seed):
     return _cut(image, tf.cast(tf.random.stateless_uniform([2], seed) * room, tf.int32), size)
 
 
-def random_crops(images, augmentation, seed):
+def random_crops(images: tf.Tensor, augmentation: "Augmentation", seed: Any) -> tf.Tensor:
     """`random_crop` of images that have the wanted size already, (n, size, size, 3), in one operation.
 
     Such crops are only ever enlarged: no antialiasing is needed. At a crop's edge the image beyond it is interpolated.
@@ -52,7 +59,7 @@ def random_crops(images, augmentation, seed):
     return tf.cast(tf.round(cropped), tf.uint8)
 
 
-def random_translation(images, largest, seed):
+def random_translation(images: tf.Tensor, largest: int, seed: Any) -> tf.Tensor:
     """Move each image (n, height, width, 3) by up to `largest` pixels along both axes; edges are reflected."""
     count, height, width, _ = tf.unstack(tf.shape(images))
     corners = tf.random.stateless_uniform([count, 2], seed, 0, 2 * largest + 1, tf.int32)
@@ -63,7 +70,7 @@ def random_translation(images, largest, seed):
     return tf.ensure_shape(moved, images.shape)
 
 
-def affine(images, coefficients, interpolation, fill_mode):
+def affine(images: tf.Tensor, coefficients: Sequence[Any], interpolation: str, fill_mode: str) -> tf.Tensor:
     """Take each output pixel (x, y) from the input at (a x + b y + c, d x + e y + f).
 
     Args:
@@ -85,14 +92,14 @@ def affine(images, coefficients, interpolation, fill_mode):
     return tf.ensure_shape(moved, images.shape)
 
 
-def center_crop(image, size, resized, method):
+def center_crop(image: tf.Tensor, size: int, resized: int, method: str) -> tf.Tensor:
     """The square of this size at the centre of an image whose shorter side is first resized to `resized` pixels."""
     image = resize_shorter_side(image, resized, method)
     room = tf.shape(image)[:2] - size
     return _cut(image, tf.cast(tf.round(room / 2), tf.int32), size)
 
 
-def resize_shorter_side(image, size, method):
+def resize_shorter_side(image: tf.Tensor, size: int, method: str) -> tf.Tensor:
     """Resize an image so that its shorter side has this size; an image that has it stays as it is."""
     shape = tf.shape(image)[:2]
     height, width = tf.unstack(shape * size // tf.reduce_min(shape))
@@ -100,7 +107,7 @@ def resize_shorter_side(image, size, method):
     return resize(resize(image, (shape[0], width), method), (height, width), method)
 
 
-def resize(image, shape, method):
+def resize(image: tf.Tensor, shape: Any, method: str) -> tf.Tensor:
     """Resize an image to (height, width) with antialiasing."""
     # TensorFlow resizes to floats, whose fractions and overshoots 8 bits cannot hold.
     return tf.saturate_cast(tf.round(tf.image.resize(image, shape, method, antialias=True)), tf.uint8)

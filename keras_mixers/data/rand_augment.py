@@ -3,7 +3,8 @@
 import dataclasses
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import tensorflow as tf
 
@@ -27,7 +28,7 @@ class Operation:
     signed: bool = False
 
 
-def operations():
+def operations() -> dict[str, Operation]:
     """The 14 operations of torchvision's RandAugment: name -> `Operation`."""
 
     def to(limit):
@@ -75,11 +76,11 @@ class RandAugment:
         TensorShape([2, 32, 32, 3])
     """
 
-    def __init__(self, rounds, magnitude, std=0.0):
+    def __init__(self, rounds: int, magnitude: float, std: float = 0.0) -> None:
         self.rounds, self.magnitude, self.std = rounds, magnitude, std
         self.operations = [*operations().values()]
 
-    def __call__(self, images, seed):
+    def __call__(self, images: tf.Tensor, seed: Any) -> tf.Tensor:
         """Uint8 images (n, height, width, 3) -> the same, for a stateless seed of two integers."""
         for round_seed in tf.unstack(tf.random.split(seed, self.rounds)):
             images = self._round(images, round_seed)
@@ -100,7 +101,7 @@ class RandAugment:
         return in_parts(images, choices, [functools.partial(change, operation) for operation in self.operations])
 
 
-def in_parts(images, choices, functions):
+def in_parts(images: tf.Tensor, choices: tf.Tensor, functions: Sequence[Callable[..., tf.Tensor]]) -> tf.Tensor:
     """Run each function once, on the images that chose it.
 
     Args:
@@ -118,33 +119,33 @@ def in_parts(images, choices, functions):
     return tf.ensure_shape(tf.dynamic_stitch(places, changed), images.shape)
 
 
-def identity(images, _):
+def identity(images: tf.Tensor, _: tf.Tensor | None) -> tf.Tensor:
     """Leave images as they are."""
     return images
 
 
-def shear_x(images, amounts):
+def shear_x(images: tf.Tensor, amounts: tf.Tensor) -> tf.Tensor:
     """Shear images along x by amounts (n,)."""
     # About the centre of the top left pixel, where Pillow takes its corner: half the amount (0.15 pixels) apart.
     return _move(images, [1.0, amounts, 0.0, 0.0, 1.0, 0.0])
 
 
-def shear_y(images, amounts):
+def shear_y(images: tf.Tensor, amounts: tf.Tensor) -> tf.Tensor:
     """Shear images along y by amounts (n,)."""
     return _move(images, [1.0, 0.0, 0.0, amounts, 1.0, 0.0])
 
 
-def translate_x(images, pixels):
+def translate_x(images: tf.Tensor, pixels: tf.Tensor) -> tf.Tensor:
     """Move images along x by pixels (n,)."""
     return _move(images, [1.0, 0.0, -pixels, 0.0, 1.0, 0.0])
 
 
-def translate_y(images, pixels):
+def translate_y(images: tf.Tensor, pixels: tf.Tensor) -> tf.Tensor:
     """Move images along y by pixels (n,)."""
     return _move(images, [1.0, 0.0, 0.0, 0.0, 1.0, -pixels])
 
 
-def rotate(images, degrees):
+def rotate(images: tf.Tensor, degrees: tf.Tensor) -> tf.Tensor:
     """Rotate images about their centre by degrees (n,)."""
     cos, sin = tf.cos(degrees * math.pi / 180), tf.sin(degrees * math.pi / 180)
     y, x = tf.unstack(tf.cast(tf.shape(images)[1:3] - 1, tf.float32) / 2)
@@ -155,25 +156,25 @@ def _move(images, coefficients):
     return affine(images, coefficients, "NEAREST", "CONSTANT")
 
 
-def adjust_brightness(images, amounts):
+def adjust_brightness(images: tf.Tensor, amounts: tf.Tensor) -> tf.Tensor:
     """Scale uint8 images (n, height, width, 3) by 1 + amounts (n,)."""
     return _pixels(_floats(images) * _each(1 + amounts))
 
 
-def adjust_contrast(images, amounts):
+def adjust_contrast(images: tf.Tensor, amounts: tf.Tensor) -> tf.Tensor:
     """Move uint8 images away from the mean of their grey image by 1 + amounts (n,)."""
     images = _floats(images)
     grey = tf.round(tf.reduce_mean(tf.image.rgb_to_grayscale(images), axis=(1, 2, 3), keepdims=True))
     return _pixels(grey + (images - grey) * _each(1 + amounts))
 
 
-def adjust_color(images, amounts):
+def adjust_color(images: tf.Tensor, amounts: tf.Tensor) -> tf.Tensor:
     """Move uint8 images away from their grey image by 1 + amounts (n,)."""
     images = _floats(images)
     return _pixels(images + _each(amounts) * (images - tf.image.rgb_to_grayscale(images)))
 
 
-def adjust_sharpness(images, amounts):
+def adjust_sharpness(images: tf.Tensor, amounts: tf.Tensor) -> tf.Tensor:
     """Move uint8 images away from their smoothed image by 1 + amounts (n,); their borders stay as they are."""
     images = _floats(images)
     kernel = tf.constant([[1, 1, 1], [1, 5, 1], [1, 1, 1]], tf.float32) / 13
@@ -182,12 +183,12 @@ def adjust_sharpness(images, amounts):
     return _pixels(images + _each(amounts) * details)
 
 
-def solarize(images, thresholds):
+def solarize(images: tf.Tensor, thresholds: tf.Tensor) -> tf.Tensor:
     """Invert the values of uint8 images that are not below the thresholds (n,)."""
     return tf.where(_floats(images) < _each(thresholds), images, 255 - images)
 
 
-def autocontrast(images, _=None):
+def autocontrast(images: tf.Tensor, _: tf.Tensor | None = None) -> tf.Tensor:
     """Stretch each channel of uint8 images over all levels; a channel of one level stays as it is."""
     images = _floats(images)
     low, high = (reduce(images, axis=(1, 2), keepdims=True) for reduce in (tf.reduce_min, tf.reduce_max))
@@ -195,13 +196,13 @@ def autocontrast(images, _=None):
     return _pixels(tf.where(high > low, images * scale - low * scale, images))
 
 
-def posterize(images, bits):
+def posterize(images: tf.Tensor, bits: tf.Tensor) -> tf.Tensor:
     """Keep the highest bits (n,) of uint8 images."""
     shift = tf.cast(_each(8 - bits), tf.uint8)
     return tf.bitwise.left_shift(tf.bitwise.right_shift(images, shift), shift)
 
 
-def equalize(images, _=None):
+def equalize(images: tf.Tensor, _: tf.Tensor | None = None) -> tf.Tensor:
     """Spread the histogram of each channel of uint8 images as Pillow does."""
     count, height, width, _ = tf.unstack(tf.shape(images))
     levels = tf.cast(images, tf.int32)

@@ -29,11 +29,11 @@ class Share:
     processes: int = 1
     devices: int = 1
 
-    def padding(self, count):
+    def padding(self, count: int) -> int:
         """Number of examples that fill up the last batch of an epoch of `count`."""
         return -count % self.devices
 
-    def filled(self, dataset, count):
+    def filled(self, dataset: tf.data.Dataset, count: int) -> tf.data.Dataset:
         """An epoch of `count` examples, whose last batch all devices can share."""
         padding = self.padding(count)
         if not padding:
@@ -42,7 +42,7 @@ class Share:
         again = tf.data.Dataset.range(padding).flat_map(lambda _: dataset)
         return dataset.concatenate(again.take(padding))
 
-    def part(self, dataset, count, batch_size):
+    def part(self, dataset: tf.data.Dataset, count: int, batch_size: int) -> tf.data.Dataset:
         """What this process reads of a filled epoch: of each batch of `batch_size`, one part."""
         if self.processes == 1:
             return dataset

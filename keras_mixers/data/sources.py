@@ -50,23 +50,29 @@ class Images:
     shuffle_buffer: int | None = None
 
     @property
-    def num_classes(self):
+    def num_classes(self) -> int:
         """Number of classes."""
         return len(self.class_names)
 
     @property
-    def examples(self):
+    def examples(self) -> tf.data.Dataset:
         """`tf.data.Dataset` of (uint8 image (height, width, 3), int64 label), in the order of the source."""
         if self.decode is None:
             return self.records
         return self.records.map(lambda record, label: (self.decode(record), label), tf.data.AUTOTUNE)
 
-    def cached(self):
+    def cached(self) -> "Images":
         """The same images, whose pixels stay in memory as uint8 once they have been read."""
         return dataclasses.replace(self, records=self.examples.cache(), decode=None, shuffle_buffer=None)
 
 
-def load_tfds(name, split, data_dir=None, download=False, limit=None):
+def load_tfds(
+    name: str,
+    split: str,
+    data_dir: str | os.PathLike[str] | None = None,
+    download: bool = False,
+    limit: int | None = None,
+) -> Images:
     """Images of a TFDS data set that has the features `image` and `label`.
 
     Args:
@@ -133,7 +139,7 @@ def load_tfds(name, split, data_dir=None, download=False, limit=None):
     )
 
 
-def load_folder(directory, limit=None):
+def load_folder(directory: str | os.PathLike[str], limit: int | None = None) -> Images:
     """Images of a folder that has one folder for each class: `directory/CLASS/IMAGE.jpg`.
 
     Classes are the folders in the order of their names. Files are JPEG, PNG, GIF, BMP or WebP, whatever of these their
@@ -171,7 +177,7 @@ def load_folder(directory, limit=None):
 VALIDATION_FOLDERS = ("val", "validation", "test")
 
 
-def load_folders(directory, validation_part=0.1, seed=0):
+def load_folders(directory: str | os.PathLike[str], validation_part: float = 0.1, seed: int = 0) -> dict[str, Images]:
     """Images to train on and images to evaluate, from one folder.
 
     If the folder has `train` and one of `val`, `validation` and `test`, each with a folder for each class, these are

@@ -6,7 +6,7 @@ import warnings
 import keras
 
 
-def require(*packages):
+def require(*packages: str) -> None:
     """Raise an ImportError that names the remedy if one of the packages is not installed."""
     missing = [package for package in packages if importlib.util.find_spec(package) is None]
     if missing:
@@ -15,7 +15,7 @@ def require(*packages):
         )
 
 
-def leave_gpus_to(backend):
+def leave_gpus_to(backend: str) -> None:
     """Hide the GPUs from TensorFlow unless it is the Keras backend: on its first step it would fill their memory."""
     import tensorflow as tf
 

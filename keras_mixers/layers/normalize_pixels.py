@@ -32,7 +32,9 @@ class NormalizePixels(keras.layers.Layer):
         [[[[2.0, 2.0, 2.0]]]]
     """
 
-    def __init__(self, mean: Sequence[float], std: Sequence[float], data_format: str | None = None, **kwargs) -> None:
+    def __init__(
+        self, mean: Sequence[float], std: Sequence[float], data_format: str | None = None, **kwargs: Any
+    ) -> None:
         super().__init__(autocast=False, **kwargs)
         self.mean = check_colors("mean", mean)
         self.std = check_colors("std", std)

@@ -1,7 +1,7 @@
 """What the papers' training runs need beside Keras: the optimiser, the schedule, recipes and what carries them out."""
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from keras_mixers.training.adamw import AdamW
 from keras_mixers.training.history import HistoryWriter, read_history
@@ -9,6 +9,13 @@ from keras_mixers.training.memory import keep_memory
 from keras_mixers.training.muon import Muon
 from keras_mixers.training.processes import join_processes
 from keras_mixers.training.schedule import TriangularSchedule
+
+if TYPE_CHECKING:
+    from keras_mixers.training.prediction import evaluate_images, load_trained, predict_images
+    from keras_mixers.training.recipe import Recipe
+    from keras_mixers.training.recipes import RECIPES, find_recipe
+    from keras_mixers.training.reproduction import reproduce
+    from keras_mixers.training.run import Run, fit
 
 # These import TensorFlow, which feeds the images: only once they are asked for.
 _LATER = {
@@ -24,14 +31,22 @@ _LATER = {
 }
 
 __all__ = [
+    "RECIPES",
     "AdamW",
     "HistoryWriter",
     "Muon",
+    "Recipe",
+    "Run",
     "TriangularSchedule",
+    "evaluate_images",
+    "find_recipe",
+    "fit",
     "join_processes",
     "keep_memory",
+    "load_trained",
+    "predict_images",
     "read_history",
-    *_LATER,
+    "reproduce",
 ]
 
 
