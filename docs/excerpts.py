@@ -5,8 +5,8 @@ MkDocs calls `on_page_markdown` with each page. There the line
     <!-- code: keras_mixers.layers.SpatialMixer2D.mix -->
 
 becomes that function or method as it is in the source, without its docstring, `<!-- table: Models -->` the table of
-the section "Models" of README.md, and `<!-- cards: cifar10 -->` what the package's weights for a data set say of
-themselves. The library is read, not imported: no backend is needed.
+the section "Models" of README.md, `<!-- cards: cifar10 -->` what the package's weights for a data set say of
+themselves, and `<!-- file: CONTRIBUTING.md -->` that file. The library is read, not imported: no backend is needed.
 """
 
 import json
@@ -24,9 +24,12 @@ ROOT = Path(__file__).parents[1]
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """Returns a page with its excerpts."""
-    fill_in = {"code": lambda path: f"```python\n{source(path)}\n```", "table": table, "cards": cards}
+    fill_in = {"code": lambda path: f"```python\n{source(path)}\n```", "table": table, "cards": cards, "file": file}
     return re.sub(
-        r"^<!-- (code|table|cards): (\S+) -->$", lambda line: fill_in[line[1]](line[2]), markdown, flags=re.MULTILINE
+        r"^<!-- (code|table|cards|file): (\S+) -->$",
+        lambda line: fill_in[line[1]](line[2]),
+        markdown,
+        flags=re.MULTILINE,
     )
 
 
@@ -50,6 +53,11 @@ def table(section: str) -> str:
     """Returns the table of a section of README.md."""
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     return re.search(rf"^## {section}\n.*?((?:^\|[^\n]*\n)+)", text, re.MULTILINE | re.DOTALL)[1]
+
+
+def file(name: str) -> str:
+    """Returns a file of the top folder."""
+    return (ROOT / name).read_text(encoding="utf-8")
 
 
 def cards(dataset: str) -> str:
