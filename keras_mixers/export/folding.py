@@ -144,7 +144,7 @@ class _Lowering:
         self.axis = -1 if form.data_format == "channels_last" else 1
 
     def network(self, model: Network) -> keras.Model:
-        channels_first = any(layer.name == "to_channels_last" for layer in model.layers)
+        channels_first = model.takes_channels_first
         given = "channels_first" if channels_first else "channels_last"
         shape = list(model.input_shape[1:])
         if self.form.image_size is not None:
