@@ -106,6 +106,10 @@ class Maps:
         return Maps(tensor, self.scale[start:stop], self.shift[start:stop])
 
 
+class UnknownLayerError(ValueError):
+    """A network has a layer that this library cannot write out, such as a mixer of the user's own."""
+
+
 def lower(model: keras.Model, form: Form = Form()) -> keras.Model:  # noqa: B008, a frozen dataclass
     """Writes a network of this library out in plain Keras layers, as `form` says."""
     if not isinstance(model, Network):
@@ -176,7 +180,7 @@ class _Lowering:
         ):
             if isinstance(layer, kinds):
                 return write(layer, maps)
-        raise ValueError(f"fold knows the layers of keras_mixers, not {layer.name!r} of {type(layer).__name__}.")
+        raise UnknownLayerError(f"fold knows the layers of keras_mixers, not {layer.name!r} of {type(layer).__name__}.")
 
     # What stands in the papers.
 

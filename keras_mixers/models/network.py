@@ -2,6 +2,7 @@
 
 import inspect
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -72,6 +73,26 @@ class Network(keras.Model):
         if isinstance(outputs, keras.KerasTensor):  # all that keras.models.clone_model makes the clone of
             outputs.known_to_network = (self.pixels, self.class_names)
         return outputs
+
+    def save(self, filepath: str | Path, *args: Any, **kwargs: Any) -> None:
+        """Saves the network as `keras.Model.save` does, in a .keras file.
+
+        Raises:
+            ValueError: if it shall be an .h5 file, which Keras could not load again.
+        """
+        if str(filepath).endswith((".h5", ".hdf5")):
+            raise ValueError(
+                f"filepath must end with .keras, got filepath={str(filepath)!r}: Keras does not find the classes of a "
+                "library in an .h5 file; save_weights writes a .weights.h5 file."
+            )
+        super().save(filepath, *args, **kwargs)
+
+    def export(self, filepath: str | Path, *args: Any, input_signature: Any = None, **kwargs: Any) -> None:
+        """Exports the network as `keras.Model.export` does, also before it was called; see also `export_model`."""
+        if input_signature is None:
+            (image,) = self.inputs
+            input_signature = [keras.InputSpec(shape=image.shape, dtype=image.dtype, name=image.name)]
+        super().export(filepath, *args, input_signature=input_signature, **kwargs)
 
     def get_config(self) -> dict[str, Any]:
         return {

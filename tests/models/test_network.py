@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import functools
 import gc
 import pickle
 import weakref
@@ -9,6 +10,7 @@ import weakref
 import keras
 import numpy as np
 import pytest
+from small_networks import for_every_builder, small
 
 import keras_mixers
 
@@ -164,14 +166,13 @@ def test_knows_its_pixels_and_classes_in_every_copy(tmp_path):
 def test_refuses_with_one_sentence_whoever_calls_it():
     model = keras_mixers.SplitMixerI(8, 2, 3, 4, 5, name="small", data_format="channels_last")
     too_small, single = np.zeros((1, 3, 9, 3), "float32"), np.zeros((9, 9, 3), "float32")
-    inside = keras.Sequential([model])
-    for call in (model, inside, lambda images: model.predict(images, verbose=0)):
+    with pytest.raises(ValueError, match=r"^'small' takes .*, got shape \(9, 9, 3\); .* batch axis in front.$"):
+        model(single)
+    # Last, as Keras on JAX keeps nothing of a model whose predict has failed.
+    for call in (model, keras.Sequential([model]), functools.partial(model.predict, verbose=0)):
         with pytest.raises(ValueError, match="^An image must be at least one patch high .* got 3 pixels") as refusal:
             call(too_small)
         assert "\n" not in str(refusal.value)
-        model = keras_mixers.SplitMixerI(8, 2, 3, 4, 5, name="small", data_format="channels_last")
-    with pytest.raises(ValueError, match=r"^'small' takes .*, got shape \(9, 9, 3\); .* batch axis in front.$"):
-        model(single)
 
 
 @pytest.mark.skipif(keras.backend.backend() != "torch", reason="torch.compile is PyTorch's")
@@ -190,3 +191,31 @@ def test_torch_compiles_its_training_for_sizes_that_vary(name, rng):
         model(images, training=True).square().sum().backward()
         for gradient, weight in zip(gradients, model.trainable_weights, strict=True):
             np.testing.assert_allclose(gradient, weight.value.grad, rtol=1e-3, atol=1e-3, err_msg=weight.path)
+
+
+def test_refuses_a_file_that_keras_could_not_load(model, tmp_path):
+    for name in ("model.h5", "model.hdf5"):
+        with pytest.raises(ValueError, match=f"^filepath must end with .keras, got filepath=.*{name}"):
+            model.save(tmp_path / name)
+    assert not list(tmp_path.iterdir())
+    model.save_weights(tmp_path / "model.weights.h5")
+
+
+@pytest.mark.skipif(keras.backend.backend() != "torch", reason="elsewhere Keras needs jax2onnx or tf2onnx")
+@pytest.mark.filterwarnings("ignore")
+@for_every_builder
+def test_keras_exports_it_to_onnx_before_it_was_called(builder, images, randomize, tmp_path):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    model = randomize(small(builder, input_shape=(8, 8, 3)))
+    model.export(tmp_path / "model.onnx", format="onnx", verbose=False)
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
+    outputs = session.run(None, {session.get_inputs()[0].name: images})[0]
+    np.testing.assert_allclose(outputs, array(model(images, training=False)), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.skipif(keras.backend.backend() == "torch", reason="Keras on PyTorch writes no SavedModel")
+def test_keras_exports_it_as_a_saved_model(model, images, tmp_path):
+    tf = pytest.importorskip("tensorflow")
+    model.export(tmp_path / "model", verbose=False)
+    outputs = tf.saved_model.load(str(tmp_path / "model")).serve(images).numpy()
+    np.testing.assert_allclose(outputs, array(model(images, training=False)), rtol=1e-4, atol=1e-5)
