@@ -69,7 +69,7 @@ def _gpu() -> str:
     if keras.backend.backend() == "torch":
         import torch
 
-        return torch.cuda.get_device_name()
+        return torch.cuda.get_device_name() if device() == "gpu" else device()
     import tensorflow as tf
 
     gpu = tf.config.list_physical_devices("GPU")[0]

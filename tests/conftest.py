@@ -11,6 +11,9 @@ if os.environ.get("KERAS_BACKEND") == "torch" and "PYTEST_XDIST_WORKER_COUNT" in
     threads = (os.cpu_count() or 1) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
     os.environ.setdefault("OMP_NUM_THREADS", str(max(threads, 1)))
 
+if os.environ.get("KERAS_BACKEND") == "torch":
+    import keras  # noqa: F401  before any test imports TensorFlow, after which PyTorch's compiler and PyPI's triton crash
+
 # XLA's work on machine code takes longer than most tests; what it does to the operations stays as it is.
 if os.environ.get("KERAS_BACKEND") == "jax":
     os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")

@@ -12,7 +12,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_mixers.export.folding import Form, gives_probabilities, in_float32, lower
+from keras_mixers.export.folding import Form, UnknownLayerError, gives_probabilities, in_float32, lower
 from keras_mixers.export.formats import FORMATS, check_packages, check_quantization, find_format
 from keras_mixers.export.images import Images
 from keras_mixers.export.job import ExportError, Job
@@ -227,7 +227,7 @@ def export_model(
 def write_out(model: keras.Model, form: Form) -> keras.Model:
     """Returns a network in plain layers; any other model as it is, with what `form` adds at both ends."""
     if isinstance(model, Network):
-        with contextlib.suppress(ValueError):  # a mixer of the user's own
+        with contextlib.suppress(UnknownLayerError):  # a mixer of the user's own
             return lower(model, form)
     shape = list(model.input_shape[1:])
     shape[slice(1, 3) if is_channels_first(model) else slice(0, 2)] = form.image_size

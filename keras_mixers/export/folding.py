@@ -106,6 +106,10 @@ class Maps:
         return Maps(tensor, self.scale[start:stop], self.shift[start:stop])
 
 
+class UnknownLayerError(ValueError):
+    """A network has a layer that this library cannot write out, such as a mixer of the user's own."""
+
+
 def lower(model: keras.Model, form: Form = Form()) -> keras.Model:  # noqa: B008, a frozen dataclass
     """Writes a network of this library out in plain Keras layers, as `form` says."""
     if not isinstance(model, Network):
@@ -144,7 +148,7 @@ class _Lowering:
         self.axis = -1 if form.data_format == "channels_last" else 1
 
     def network(self, model: Network) -> keras.Model:
-        channels_first = any(layer.name == "to_channels_last" for layer in model.layers)
+        channels_first = model.takes_channels_first
         given = "channels_first" if channels_first else "channels_last"
         shape = list(model.input_shape[1:])
         if self.form.image_size is not None:
@@ -176,7 +180,7 @@ class _Lowering:
         ):
             if isinstance(layer, kinds):
                 return write(layer, maps)
-        raise ValueError(f"fold knows the layers of keras_mixers, not {layer.name!r} of {type(layer).__name__}.")
+        raise UnknownLayerError(f"fold knows the layers of keras_mixers, not {layer.name!r} of {type(layer).__name__}.")
 
     # What stands in the papers.
 

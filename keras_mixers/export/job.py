@@ -78,7 +78,8 @@ class Job:
         (self.folder / "job.json").write_text(json.dumps({**asdict(self), "folder": str(self.folder)}))
         model.save(self.folder / "model.keras")
         # Writing takes no accelerator, and must not take the memory of one from the backend that runs.
-        environment = {**os.environ, "KERAS_BACKEND": backend or keras.backend.backend(), "CUDA_VISIBLE_DEVICES": ""}
+        on_cpu = {"CUDA_VISIBLE_DEVICES": "", "JAX_PLATFORMS": "cpu", "KERAS_TORCH_DEVICE": "cpu"}
+        environment = {**os.environ, **on_cpu, "KERAS_BACKEND": backend or keras.backend.backend()}
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
         command = [sys.executable, "-m", "keras_mixers.export.job", str(self.folder)]
         done = subprocess.run(command, env=environment, capture_output=True, text=True)

@@ -12,6 +12,7 @@ import torch
 
 from keras_mixers.export.job import Job
 from keras_mixers.export.metadata import NAME
+from keras_mixers.models.images import is_channels_first
 
 OPSET = 20  # the first one with GELU
 
@@ -67,11 +68,14 @@ def write_onnx(model: keras.Model, job: Job) -> None:
 
 
 def _onnx(model: keras.Model, job: Job) -> Any:
+    axes = ("batch", "channels", "height", "width") if is_channels_first(model) else ("batch", "height", "width")
+    names = {axis: name for axis, name in enumerate(axes) if job.input_shape[axis] is None}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         exported = torch.onnx.export(
-            _program(model, job), input_names=["image"], output_names=[job.output], opset_version=OPSET, verbose=False
-        )
+            _program(model, job), input_names=["image"], output_names=[job.output], opset_version=OPSET, verbose=False,
+            dynamic_shapes={"image": names},
+        )  # fmt: skip
     return exported.model_proto
 
 

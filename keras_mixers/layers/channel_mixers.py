@@ -41,6 +41,9 @@ class PointwiseConvolution(keras.layers.Dense):
             )
         super().quantize(mode, type_check=False, config=config)  # Dense leaves its subclasses out
 
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "data_format": self.data_format}
+
     def write(self, x: Any, target: Any) -> None:
         """Computes the convolution of `x` into `target`, on PyTorch; both may be slices of wider feature maps."""
         import torch
@@ -72,7 +75,7 @@ class PointwiseMixer(MixingLayer):
 
     def split(self, x: Any, *positions: int) -> list[Any]:
         """Cuts the channels at `positions`, with ops.split: slices become gathers on JAX, which LiteRT rejects."""
-        channels = x.shape[self.channel_axis]
+        channels = int(x.shape[self.channel_axis])  # a tensor where PyTorch traces
         inner = [position for position in positions if 0 < position < channels]
         if keras.backend.backend() == "torch":
             # Keras makes a tensor of the positions, and torch.export then knows no widths.
@@ -84,7 +87,7 @@ class PointwiseMixer(MixingLayer):
 
     def mix_spans(self, x: Any, convolutions: dict[Span, PointwiseConvolution]) -> Any:
         """Convolves the channels of some spans, which lie in order, and leaves the others as they are."""
-        bounds = sorted({0, x.shape[self.channel_axis], *chain(*convolutions)})
+        bounds = sorted({0, int(x.shape[self.channel_axis]), *chain(*convolutions)})
         spans = list(pairwise(bounds))
         parts = zip(spans, self.split(x, *bounds[1:-1]), strict=True)
         is_quantized = any(convolution.quantization_mode for convolution in convolutions.values())

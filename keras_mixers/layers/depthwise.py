@@ -46,16 +46,34 @@ def depthwise_conv(x: Any, kernel: Any, data_format: str, bias: Any = None, impl
         >>> np.asarray(depthwise_conv(image, kernel, "channels_last")).ravel().tolist()
         [1.0, 3.0, 3.0]
     """
-    chosen = check_implementation(implementation) or FASTEST.get((keras.backend.backend(), device()), "native")
+    chosen = check_implementation(implementation) or _fastest()
     convolve = IMPLEMENTATIONS[chosen]
-    if convolve is _native and keras.backend.backend() == "torch":
+    if convolve is _native and keras.backend.backend() == "torch" and not _compiles():
         return _native_on_torch(x, kernel, data_format, bias)
     y = convolve(x, kernel, data_format)
     return y if bias is None else add_bias(y, bias, data_format)
 
 
+def _fastest() -> str:
+    backend = keras.backend.backend()
+    if not any(name == backend for name, _ in FASTEST):  # to ask for the device takes time in each call
+        return "native"
+    return FASTEST.get((backend, device()), "native")
+
+
 def _native(x: Any, kernel: Any, data_format: str) -> Any:
     return ops.depthwise_conv(x, kernel, padding="same", data_format=data_format)
+
+
+def _compiles() -> bool:
+    """Whether torch.compile is at work on PyTorch.
+
+    It cannot compile the gradient of a transposed image's convolution for sizes that vary, and for fixed sizes computes
+    a training step in a third of the time by Keras's operation.
+    """
+    import torch
+
+    return torch.compiler.is_dynamo_compiling()
 
 
 def _native_on_torch(x: Any, kernel: Any, data_format: str, bias: Any) -> Any:
@@ -104,11 +122,16 @@ class DepthwiseConvolution(keras.layers.DepthwiseConv2D):
         implementation: str | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(kernel_size, padding="same", depthwise_initializer=kernel_initializer, **kwargs)
-        self.implementation = implementation
+        # What get_config gives is taken as well: Keras's names, and the padding, which is always this.
+        kwargs = {"depthwise_initializer": kernel_initializer, **kwargs, "padding": "same"}
+        super().__init__(kernel_size, **kwargs)
+        self.implementation = check_implementation(implementation)
         # XLA computes a depthwise convolution on the CPU about five times slower than TensorFlow's own kernel does;
         # with this, model.compile(jit_compile="auto") leaves XLA out.
         self.supports_jit = (keras.backend.backend(), device()) != ("tensorflow", "cpu")
 
     def call(self, x: Any) -> Any:
         return depthwise_conv(x, self.kernel, self.data_format, self.bias, self.implementation)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "implementation": self.implementation}

@@ -1,6 +1,7 @@
 """What the backend computes on."""
 
 import keras
+from keras import ops
 
 
 def device() -> str:
@@ -14,6 +15,5 @@ def device() -> str:
         import tensorflow as tf
 
         return "gpu" if tf.config.list_logical_devices("GPU") else "cpu"
-    import torch
-
-    return "gpu" if torch.cuda.is_available() else "cpu"
+    place = ops.convert_to_tensor(0.0).device.type  # which KERAS_TORCH_DEVICE and keras.device choose
+    return "gpu" if place == "cuda" else place

@@ -66,17 +66,17 @@ class BatchNormalization(keras.layers.BatchNormalization):
     def _call_on_torch(self, x: Any, training: bool) -> Any:
         import torch
 
-        x = x if self.axis == 1 else x.movedim(-1, 1)
+        x = x if self.axis == 1 else x.permute(0, 3, 1, 2)
         values = x.numel() // x.shape[1]
         if training and values == 1:  # which PyTorch refuses
-            return super().call(x if self.axis == 1 else x.movedim(1, -1), training=True)
+            return super().call(x if self.axis == 1 else x.permute(0, 2, 3, 1), training=True)
         mean, variance, gamma, beta = self._numbers()
         if training:  # running statistics with a momentum of 1 are those of the batch
             mean, variance = torch.zeros_like(mean), torch.zeros_like(variance)
         y = torch.nn.functional.batch_norm(x, mean, variance, gamma, beta, training, momentum=1.0, eps=self.epsilon)
         if training:
             self._update(mean, _biased(variance, values))
-        return y if self.axis == 1 else y.movedim(1, -1)
+        return y if self.axis == 1 else y.permute(0, 2, 3, 1)
 
     def _numbers(self) -> list[Any]:
         return [ops.convert_to_tensor(w) for w in (self.moving_mean, self.moving_variance, self.gamma, self.beta)]

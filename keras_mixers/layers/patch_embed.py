@@ -6,7 +6,7 @@ import keras
 
 from keras_mixers.layers.bias import add_bias
 from keras_mixers.layers.mixing_layer import PostNormLayer
-from keras_mixers.layers.validation import check_choice, check_positive_int
+from keras_mixers.layers.validation import ImageError, check_choice, check_image_batch, check_positive_int
 
 
 @keras.saving.register_keras_serializable(package="keras_mixers")
@@ -69,23 +69,23 @@ class PatchEmbed(PostNormLayer):
         self.norm = self.make_norm(self.dim)
 
     def call(self, x: Any, training: bool | None = None) -> Any:
-        self.compute_output_shape(x.shape)  # refuses an image smaller than a patch
+        self._grid(x.shape)  # refuses an image smaller than a patch
         return self.finish(self.convolution(x), self.norm, training)
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
-        self.channels_of(input_shape)
-        grid = [self._patches_along(size) for size in self._sizes(input_shape)]
-        batch = input_shape[0]
+        check_image_batch(type(self).__name__, input_shape, self.channel_axis)
+        batch, grid = input_shape[0], self._grid(input_shape)
         return (batch, *grid, self.dim) if self.data_format == "channels_last" else (batch, self.dim, *grid)
 
-    def _sizes(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
-        return tuple(input_shape[1:3] if self.data_format == "channels_last" else input_shape[2:4])
+    def _grid(self, input_shape: tuple[int | None, ...]) -> list[int | None]:
+        sizes = input_shape[1:3] if self.data_format == "channels_last" else input_shape[2:4]
+        return [self._patches_along(size) for size in sizes]
 
     def _patches_along(self, size: int | None) -> int | None:
         if size is None:
             return None
         if size < (self.patch_size if self.padding == "valid" else 1):
-            raise ValueError(
+            raise ImageError(
                 f"An image must be at least one patch high and wide, got {size} pixels with "
                 f"patch_size={self.patch_size}; resize the image or choose smaller patches."
             )

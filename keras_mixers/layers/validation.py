@@ -9,6 +9,12 @@ import keras
 DATA_FORMATS = ("channels_last", "channels_first")
 
 
+class ImageError(ValueError):
+    """Images that a layer does not take; where it is called, Keras adds no lines to this one sentence."""
+
+    _keras_call_info_injected = True
+
+
 def check_positive_int(name: str, value: object) -> int:
     """Returns `value` as an int if it is a whole number of at least 1."""
     if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 1:
@@ -81,9 +87,9 @@ def check_data_format(data_format: str | None) -> str:
 def check_image_batch(layer: str, shape: Sequence[int | None], channel_axis: int) -> None:
     """Refuses a shape that is not a batch of images with a known number of channels."""
     if len(shape) != 4:
-        raise ValueError(
+        raise ImageError(
             f"{layer} takes a batch of images, a tensor of rank 4, got shape {tuple(shape)}; "
             "a single image needs a batch axis in front."
         )
     if shape[channel_axis] is None:
-        raise ValueError(f"{layer} needs a known number of channels, got shape {tuple(shape)}; name it in input_shape.")
+        raise ImageError(f"{layer} needs a known number of channels, got shape {tuple(shape)}; name it in input_shape.")

@@ -5,9 +5,10 @@ from typing import Unpack
 import keras
 
 from keras_mixers.layers import ChannelMixer, SpatialMixer2D
-from keras_mixers.models.isotropic import IsotropicMixer, NetworkOptions
+from keras_mixers.models.isotropic import IsotropicMixer, NetworkOptions, builder
 
 
+@builder
 def ConvMixer(
     dim: int,
     depth: int,

@@ -130,7 +130,7 @@ def _is_multiple_or_fraction(stride: object, own: int) -> bool:
 
 def _to_outputs(model: Network, outputs: dict[str, Any], kind: str) -> keras.Model:
     """Makes the model from the network's images to `outputs`, whose maps get the layout of the images."""
-    if any(layer.name == "to_channels_last" for layer in model.layers):
+    if model.takes_channels_first:
         outputs = {name: _channels_first(x, name) if len(x.shape) == 4 else x for name, x in outputs.items()}
     extractor = keras.Model(model.input, outputs, name=f"{model.name}_{kind}")
     extractor.dtype_policy = model.dtype_policy  # model.compile looks there whether float16 needs loss scaling

@@ -8,12 +8,15 @@ import keras
 import numpy as np
 
 from keras_mixers.layers import NormalizePixels
+from keras_mixers.models.network import Network
 
 IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".webp")  # of files that are taken for images in a folder
 
 
 def is_channels_first(model: keras.Model) -> bool:
     """Whether a network takes images with their channels first."""
+    if isinstance(model, Network):
+        return model.takes_channels_first
     shape = model.input_shape
     return shape[-1] is None or (shape[1] in (1, 3) and shape[-1] not in (1, 3))
 
@@ -79,7 +82,8 @@ def prepare_images(model: keras.Model, images: Sequence[Any]) -> np.ndarray:
     if getattr(model, "pixels", None) is not None:
         data_format = "channels_first" if is_channels_first(model) else "channels_last"
         read = [read_image(image) for image in images]
-        return model.pixels.preprocess(read, normalize=not normalizes(model), data_format=data_format)
+        batch = model.pixels.preprocess(read, normalize=not normalizes(model), data_format=data_format)
+        return check_batch(model, batch)  # a network of images that are not square takes no whole photograph
     if any(isinstance(image, str | Path) for image in images):
         raise ValueError(
             f"images must be arrays as {model.name!r} takes them, {model.input_shape[1:]}, as it does not say which "

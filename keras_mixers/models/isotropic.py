@@ -1,5 +1,8 @@
 """The only place where a network is assembled: patch embedding, blocks of two mixers, mean, head."""
 
+import difflib
+import functools
+import inspect
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypedDict
@@ -44,6 +47,24 @@ class NetworkOptions(TypedDict, total=False):
     name: str | None
 
 
+def builder(function: Callable[..., keras.Model]) -> Callable[..., keras.Model]:
+    """Has a builder refuse an argument that it does not have, and name the nearest that it has."""
+    own = [name for name in inspect.signature(function).parameters if name != "options"]
+    known = list(dict.fromkeys([*own, *NetworkOptions.__annotations__]))
+
+    @functools.wraps(function)
+    def build(*args: Any, **kwargs: Any) -> keras.Model:
+        for name in kwargs:
+            if name not in known:
+                near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+                advice = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(known)}."
+                raise TypeError(f"{function.__name__} has no argument {name!r}; {advice}")
+        return function(*args, **kwargs)
+
+    return build
+
+
+@builder
 def IsotropicMixer(
     dim: int,
     blocks: int,
@@ -97,7 +118,8 @@ def IsotropicMixer(
         dropout_rate: dropout in [0, 1) before the head.
         initializer: `"torch"` (the papers') or `"keras"`.
         preprocessing: statistics of the pixels, such as `find_preset(name).pixels`: the model then takes raw pixels
-            from 0 to 255. None for a model whose images are normalised before.
+            from 0 to 255, and its `pixels` are these in the size of `input_shape`. None for a model whose images are
+            normalised before.
         weights: None, the path of a .weights.h5 or .keras file, a PyTorch checkpoint (.safetensors, .pt, .pth,
             .pth.tar), or a name on the hub such as `"hf://timm/convmixer_768_32.in1k"`.
         new_head: whether the head stays as it is initialised, whatever the weights hold, to be trained for other
@@ -135,6 +157,7 @@ def IsotropicMixer(
     check_choice("pooling", pooling, ("avg", "max", None))
     drop_path_rate = check_rate("drop_path_rate", drop_path_rate)
     dropout_rate = check_rate("dropout_rate", dropout_rate)
+    check_preprocessing(preprocessing)
     data_format = check_data_format(data_format)
     policy = keras.dtype_policies.get(dtype) if dtype else keras.config.dtype_policy()
     shared = {
@@ -177,10 +200,20 @@ def IsotropicMixer(
         x = keras.layers.Dense(num_classes, activation=classifier_activation, name="head", **head, **full)(x)
 
     model = Network(image, x, name=name or "isotropic_mixer")
-    model.dtype_policy = policy  # model.compile looks there whether float16 needs loss scaling
+    if preprocessing is not None:
+        model.pixels = preprocessing.resized(model.image_sides)
     if weights is not None:
         load_weights(model, weights, new_head=new_head)
     return model
+
+
+def check_preprocessing(preprocessing: object) -> None:
+    """Refuses what is neither the statistics of pixels nor None."""
+    if preprocessing is not None and not isinstance(preprocessing, Pixels):
+        raise ValueError(
+            f"preprocessing must be None or statistics of pixels such as find_preset(NAME).pixels, got "
+            f"preprocessing={preprocessing!r}; create_model(NAME, preprocessing=True) takes those of its preset."
+        )
 
 
 def check_input_shape(input_shape: Sequence[int | None] | None, data_format: str) -> tuple[int | None, ...]:

@@ -2,10 +2,14 @@
 
 import inspect
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import keras
+from keras import ops
 
+from keras_mixers.layers import PatchEmbed
+from keras_mixers.layers.validation import ImageError
 from keras_mixers.models.pixels import Pixels
 
 
@@ -29,12 +33,66 @@ class Network(keras.Model):
     pixels: Pixels | None = None
     class_names: tuple[str, ...] | None = None
 
+    def __init__(self, inputs: Any, outputs: Any, name: str | None = None, **kwargs: Any) -> None:
+        super().__init__(inputs, outputs, name=name, **kwargs)
+        # model.compile looks there whether float16 needs loss scaling. The layers know it in a file or a clone, too.
+        for layer in self.layers:
+            if isinstance(layer, PatchEmbed):
+                self.dtype_policy = layer.dtype_policy
+        self._knowing_training = frozenset(
+            layer.name for layer in self.layers if "training" in inspect.signature(layer.call).parameters
+        )
+        self.pixels, self.class_names = getattr(outputs, "known_to_network", (None, None))
+
+    @property
+    def image_sides(self) -> tuple[int | None, int | None]:
+        """Height and width of its images, None for what may vary."""
+        return self.input_shape[2:4] if self.takes_channels_first else self.input_shape[1:3]
+
+    @property
+    def takes_channels_first(self) -> bool:
+        """Whether its images have their channels first."""
+        return any(layer.name == "to_channels_last" for layer in self.layers)
+
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
         (x,) = keras.tree.flatten(inputs)
+        x = ops.convert_to_tensor(x)
+        if len(x.shape) != len(self.inputs[0].shape):
+            raise ImageError(
+                f"{self.name!r} takes a batch of images, {self.inputs[0].shape}, got shape {tuple(x.shape)}; a single "
+                "image needs a batch axis in front."
+            )
+        if not keras.backend.is_float_dtype(keras.backend.standardize_dtype(x.dtype)):
+            x = ops.cast(x, self.inputs[0].dtype)
         for layer in self.layers[1:]:
-            knows_training = "training" in inspect.signature(layer.call).parameters
-            x = layer(x, training=training) if knows_training else layer(x)
+            x = layer(x, training=training) if layer.name in self._knowing_training else layer(x)
         return x
+
+    def _run_through_graph(self, *args: Any, **kwargs: Any) -> Any:
+        outputs = super()._run_through_graph(*args, **kwargs)
+        if isinstance(outputs, keras.KerasTensor):  # all that keras.models.clone_model makes the clone of
+            outputs.known_to_network = (self.pixels, self.class_names)
+        return outputs
+
+    def save(self, filepath: str | Path, *args: Any, **kwargs: Any) -> None:
+        """Saves the network as `keras.Model.save` does, in a .keras file.
+
+        Raises:
+            ValueError: if it shall be an .h5 file, which Keras could not load again.
+        """
+        if str(filepath).endswith((".h5", ".hdf5")):
+            raise ValueError(
+                f"filepath must end with .keras, got filepath={str(filepath)!r}: Keras does not find the classes of a "
+                "library in an .h5 file; save_weights writes a .weights.h5 file."
+            )
+        super().save(filepath, *args, **kwargs)
+
+    def export(self, filepath: str | Path, *args: Any, input_signature: Any = None, **kwargs: Any) -> None:
+        """Exports the network as `keras.Model.export` does, also before it was called; see also `export_model`."""
+        if input_signature is None:
+            (image,) = self.inputs
+            input_signature = [keras.InputSpec(shape=image.shape, dtype=image.dtype, name=image.name)]
+        super().export(filepath, *args, input_signature=input_signature, **kwargs)
 
     def get_config(self) -> dict[str, Any]:
         return {

@@ -1,7 +1,8 @@
 """The images that a network was trained on, and how any image becomes one of them."""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,15 @@ class Pixels:
     std: RGB
     crop_fraction: float = 1.0
     interpolation: str = "bicubic"
+
+    def resized(self, sides: Sequence[int | None]) -> "Pixels":
+        """Returns the same statistics for a network of images with these sides, None for those that may vary.
+
+        `size` becomes that of the fixed sides. If they differ, it is the longer one: the squares that are made of
+        photographs then hold the network's images, which have to be cut out of them.
+        """
+        fixed = [side for side in sides if side is not None]
+        return replace(self, size=max(fixed)) if fixed else self
 
     def crop(self, image: Any) -> np.ndarray:
         """Returns the square at the centre of an image, once its shorter side is `size / crop_fraction` pixels.

@@ -7,6 +7,7 @@ ConvMixer's Table 1 and, for the SplitMixers, patch size 2, kernel size 5, ratio
 
 import difflib
 import fnmatch
+import numbers
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -232,15 +233,20 @@ def create_model(name: str, /, *, include_preprocessing: bool = False, **overrid
         name: one of `list_models()`.
         include_preprocessing: whether the model normalises its pixels itself, so that it takes raw ones from 0 to
             255. Otherwise they are normalised before, by `preprocess_input` or the pipelines of `keras_mixers.data`.
+            It is the same as `preprocessing=True`.
         **overrides: arguments of the network's builder that shall differ from the table, such as `num_classes`.
             `weights` may also name one of the preset's own, as in `weights="imagenet"`, which is downloaded, or
-            `weights="cifar10"`, which comes with the package; `find_preset(name).weights` has them.
+            `weights="cifar10"`, which comes with the package; `find_preset(name).weights` has them. `preprocessing`
+            may be True for the preset's statistics, or False.
 
     Returns:
-        A functional `keras.Model`, randomly initialised unless `weights` is among the overrides.
+        A functional `keras.Model`, randomly initialised unless `weights` is among the overrides. Its `pixels` are the
+        preset's, in the size of `input_shape` if that is given: of a square's side, else of the longer one. What
+        differs from the preset in dimensions or kernels is part of its name, as in `splitmixer_i_256_8_dim_64`.
 
     Raises:
         ValueError: if there is no such model, or an argument is not as its builder takes it.
+        TypeError: if its builder has no such argument; the message names the nearest.
         FileNotFoundError: if there is no such file of weights.
         OSError: if weights cannot be downloaded.
 
@@ -259,10 +265,19 @@ def create_model(name: str, /, *, include_preprocessing: bool = False, **overrid
             )
         overrides["weights"] = source = preset.weights[weights]
         card = None if source.startswith("hf://") else read_card(source)
-    if include_preprocessing:
+    preprocessing = overrides.get("preprocessing")
+    if preprocessing is True or (preprocessing is None and include_preprocessing):
         overrides["preprocessing"] = preset.pixels
-    model = preset.builder(**{**preset.arguments, "name": name, **overrides})
-    model.pixels = preset.pixels
+    elif preprocessing is False:
+        overrides["preprocessing"] = None
+    changes = [
+        f"_{key}_{overrides[key]:g}"
+        for key, value in preset.arguments.items()
+        if key != "num_classes" and isinstance(overrides.get(key), numbers.Real) and overrides[key] != value
+    ]
+    model = preset.builder(**{**preset.arguments, "name": name + "".join(changes), **overrides})
+    if model.pixels is None:
+        model.pixels = preset.pixels.resized(model.image_sides)
     if card is not None and not overrides.get("new_head"):
         model.class_names = card.class_names
     return model

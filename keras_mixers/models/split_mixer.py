@@ -14,9 +14,10 @@ from keras_mixers.layers import (
     SpatialMixer1D,
 )
 from keras_mixers.layers.validation import check_positive_int
-from keras_mixers.models.isotropic import IsotropicMixer, MixerFactory, NetworkOptions
+from keras_mixers.models.isotropic import IsotropicMixer, MixerFactory, NetworkOptions, builder
 
 
+@builder
 def SplitMixerI(
     dim: int,
     blocks: int,
@@ -55,6 +56,7 @@ def SplitMixerI(
     )  # fmt: skip
 
 
+@builder
 def SplitMixerII(
     dim: int,
     blocks: int,
@@ -93,6 +95,7 @@ def SplitMixerII(
     )  # fmt: skip
 
 
+@builder
 def SplitMixerIII(
     dim: int,
     blocks: int,
@@ -130,6 +133,7 @@ def SplitMixerIII(
     )  # fmt: skip
 
 
+@builder
 def SplitMixerIV(
     dim: int,
     blocks: int,
@@ -167,6 +171,7 @@ def SplitMixerIV(
     )  # fmt: skip
 
 
+@builder
 def SplitMixerV(
     dim: int,
     blocks: int,
@@ -204,6 +209,7 @@ def SplitMixerV(
     )  # fmt: skip
 
 
+@builder
 def StrideMixer(
     dim: int,
     blocks: int,

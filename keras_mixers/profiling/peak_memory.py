@@ -39,7 +39,7 @@ def peak_memory_of_this_process(subject: str, task: Task) -> float:
     """Lets a subject compute a few batches and returns the peak memory of this process in millions of bytes."""
     (alone,) = make_subjects([subject], task)
     warm_up(alone)
-    if device() == "cpu":
+    if device() in ("cpu", "mps"):  # which share their memory
         return _peak_of_process() / 1e6
     if subject.startswith("torch") or keras.backend.backend() == "torch":
         import torch

@@ -273,7 +273,11 @@ def _mixers_v(ratio: float) -> list[layers.ChannelSplitMixer]:
 
 
 def _family(name: str) -> str:
-    return next(family for family, (prefix, _, _) in FAMILIES.items() if name.startswith(prefix))
+    for family, (prefix, _, _) in FAMILIES.items():
+        if name.startswith(prefix):
+            return family
+    known = ", ".join(prefix for prefix, _, _ in FAMILIES.values())
+    raise ValueError(f"models must be of a family of the papers, whose names begin with {known}; got {name!r}.")
 
 
 @functools.cache

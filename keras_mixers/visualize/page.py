@@ -13,7 +13,6 @@ from keras_mixers.models.images import prepare_images
 from keras_mixers.profiling import Profile, profile
 from keras_mixers.visualize.channel_reach import channel_reach
 from keras_mixers.visualize.class_maps import class_maps
-from keras_mixers.visualize.costs import accuracy_against_cost, savings
 from keras_mixers.visualize.feature_maps import feature_maps
 from keras_mixers.visualize.kernels import depthwise_kernels, patch_embedding
 from keras_mixers.visualize.training_curves import training_curves
@@ -21,9 +20,9 @@ from keras_mixers.visualize.training_curves import training_curves
 STYLE = """
 body { max-width: 75rem; margin: 2rem auto; padding: 0 1rem; color: #222; font: 1rem/1.5 system-ui, sans-serif; }
 figure { margin: 2rem 0; }
-figcaption { max-width: 48rem; }
-img { max-width: 100%; height: auto; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
+figcaption { max-width: 48rem; margin-bottom: 0.5rem; }
+img { display: block; max-width: 100%; height: auto; }
+table { display: block; overflow-x: auto; border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: 0.15rem 0.8rem; text-align: right; border-bottom: 1px solid #ddd; }
 th:nth-child(-n+2), td:nth-child(-n+2) { text-align: left; }
 tr:last-child { font-weight: bold; }
@@ -97,12 +96,6 @@ def write_page(
             bool(history),
             lambda save: training_curves(history, save=save),
         ),
-        "accuracy_against_params": (
-            "The networks that the papers trained on CIFAR-10.",
-            True,
-            lambda save: accuracy_against_cost("cifar10", "params", save=save),
-        ),
-        "savings": ("What the mixers of the SplitMixer paper save.", True, lambda save: savings(save=save)),
     }
     table = profile(model, batch.shape[1:])
     try:
@@ -137,8 +130,8 @@ def _html(model: keras.Model, table: Profile, figures: dict[str, str]) -> str:
     rows = ["<tr>" + "".join(f"<th>{cell}</th>" for cell in head) + "</tr>"]
     rows += ["<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in body]
     drawn = [
-        f'<figure><img src="{name}.png" alt="{html.escape(name.replace("_", " "))}">'
-        f"<figcaption>{html.escape(caption)}</figcaption></figure>"
+        f"<figure><figcaption>{html.escape(caption)}</figcaption>"
+        f'<img src="{name}.png" alt="{html.escape(name.replace("_", " "))}"></figure>'
         for name, caption in figures.items()
     ]
     return "\n".join(

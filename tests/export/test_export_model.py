@@ -317,6 +317,41 @@ def test_refuses_places_and_models(network, tmp_path, monkeypatch):
         export_model(small("SplitMixerI", input_shape=(16, 16, 3)), tmp_path / "network.onnx", image_size=8)
 
 
+def test_only_layers_of_others_are_written_as_they_are(network, monkeypatch, tmp_path):
+    quantized = small("SplitMixerI", input_shape=(16, 16, 3))
+    quantized.quantize("int8")
+    with pytest.raises(
+        ValueError, match=r"fold takes a network before it is quantised, got 'splitmixer_i_12_2' in int8"
+    ):
+        export_model(quantized, tmp_path / "network.keras")
+
+    def fail(*_):
+        raise ValueError("a defect of ours")
+
+    monkeypatch.setattr("keras_mixers.export.folding._Lowering.network", fail)
+    with pytest.raises(ValueError, match="a defect of ours"):  # and no file that needs this library
+        export_model(network, tmp_path / "network.keras")
+    assert not list(tmp_path.iterdir())
+
+
+@on_torch
+@pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
+def test_axes_of_onnx_have_names(data_format, photographs, tmp_path):
+    import onnx
+
+    network = small("SplitMixerI", data_format=data_format)
+    network.pixels = PIXELS
+    for image_size in (None, "any"):
+        path = tmp_path / f"{image_size}.onnx"
+        export_model(network, path, images=photographs, image_size=image_size)
+        graph = onnx.load(path).graph
+        axes = [[axis.dim_param or axis.dim_value for axis in end.type.tensor_type.shape.dim]
+                for end in (*graph.input, *graph.output)]  # fmt: skip
+        sides = ["height", "width"] if image_size == "any" else [16, 16]
+        image = [*sides, 3] if data_format == "channels_last" else [3, *sides]
+        assert axes == [["batch", *image], ["batch", 5]]
+
+
 @pytest.mark.any_backend
 def test_a_missing_package_is_named_with_its_extra(network, monkeypatch, tmp_path):
     import importlib.util

@@ -155,3 +155,11 @@ def test_xla_computes_no_gelu_once_for_each_number_of_a_kernel(network, monkeypa
     assert loops_with_both() == []
     monkeypatch.setattr("keras_mixers.layers.depthwise_on_jax._sum_of_products", depthwise_on_jax._add_products)
     assert loops_with_both() != []
+
+
+@pytest.mark.skipif(keras.backend.backend() != "torch", reason="Keras chooses the device on PyTorch alone")
+def test_the_device_is_the_one_that_keras_chooses():
+    with keras.device("meta"):
+        assert device() == "meta"
+    with keras.device("cpu"):
+        assert device() == "cpu"

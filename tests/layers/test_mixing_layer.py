@@ -223,6 +223,25 @@ def test_config_gives_the_same_layer(make, rng, randomize):
 
 
 @for_every_layer
+@pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
+def test_config_gives_the_same_part_of_a_layer(make, data_format, rng, randomize):
+    shape = SHAPE if data_format == "channels_last" else transposed(SHAPE)
+    layer = randomize(built(make(data_format=data_format), shape))
+    parts = [part for part in layer._flatten_layers(include_self=False, recursive=False) if part.weights]
+    assert parts
+    for part in parts:
+        again = type(part).from_config(part.get_config())
+        assert again.get_config() == part.get_config()
+        again.build_from_config(part.get_build_config())
+        again.set_weights(part.get_weights())
+        first = part.get_weights()[0].shape  # of a norm (channels,), of a kernel (..., channels, outputs)
+        channels = first[0] if len(first) == 1 else first[-2]
+        axis = -1 if data_format == "channels_last" else 1
+        x = np.moveaxis(rng.normal(size=(2, 5, 4, channels)), -1, axis).astype("float32")
+        np.testing.assert_array_equal(array(again(x)), array(part(x)), err_msg=part.name)
+
+
+@for_every_layer
 def test_config_holds_every_argument(make):
     changed = {"activation": "relu", "normalization": None, "initializer": "keras", "data_format": "channels_first"}
     if make not in (EVERY_LAYER["patch_embed"], EVERY_LAYER["patch_embed_overlap"]):

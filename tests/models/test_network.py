@@ -1,12 +1,16 @@
 """A line of layers: it is a functional model like any other, and lets go of each feature map once it is used."""
 
 import contextlib
+import copy
+import functools
 import gc
+import pickle
 import weakref
 
 import keras
 import numpy as np
 import pytest
+from small_networks import for_every_builder, small
 
 import keras_mixers
 
@@ -95,3 +99,123 @@ def test_knows_its_pixels_and_classes_after_it_was_saved(tmp_path):
     again = keras.models.load_model(tmp_path / "model.keras")
     assert (again.pixels, again.class_names) == (model.pixels, ("cat", "dog"))
     assert keras_mixers.SplitMixerI(8, 1).pixels is None
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int32", "bool"])
+@pytest.mark.parametrize("raw", [False, True])
+def test_takes_integers_as_keras_does(dtype, raw, rng):
+    pixels = keras_mixers.find_preset("splitmixer_i_256_8").pixels
+    model = keras_mixers.SplitMixerI(8, 2, 3, 2, 5, preprocessing=pixels if raw else None, data_format="channels_last")
+    images, labels = rng.integers(0, 256, (4, 8, 8, 3)).astype(dtype), np.zeros(4, "int32")
+    expected = array(model(images.astype("float32"), training=False))
+    np.testing.assert_array_equal(array(model(images, training=False)), expected)
+    np.testing.assert_allclose(model.predict(images, verbose=0), expected, rtol=1e-5, atol=1e-5)
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    of_integers = model.evaluate(images, labels, verbose=0)
+    np.testing.assert_allclose(of_integers, model.evaluate(images.astype("float32"), labels, verbose=0), rtol=1e-5)
+    assert np.isfinite(model.fit(images, labels, verbose=0).history["loss"]).all()
+
+
+def copies(model, folder):
+    """Everything that Keras makes another model of a model by."""
+    model.save(folder / "model.keras")
+    return {
+        "file": keras.models.load_model(folder / "model.keras"),
+        "clone": keras.models.clone_model(model),
+        "deepcopy": copy.deepcopy(model),
+        "pickle": pickle.loads(pickle.dumps(model)),
+        "config": type(model).from_config(model.get_config()),
+    }
+
+
+@pytest.mark.filterwarnings("error:Skipping variable loading")
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16", "float32"])
+def test_knows_its_precision_in_every_copy(policy, images, tmp_path):
+    model = keras_mixers.SplitMixerI(8, 2, 3, 2, 5, dtype=policy, data_format="channels_last")
+    model.compile("adamw", "mse")
+    model.fit(images, np.zeros((4, 5), "float32"), verbose=0)
+    scales = policy == "mixed_float16"
+    assert isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer) == scales
+    for kind, other in copies(model, tmp_path).items():
+        assert other.dtype_policy.name == policy, kind
+        assert other.get_layer("head").compute_dtype == "float32", kind
+        if kind in ("file", "deepcopy", "pickle"):  # a clone starts its training anew
+            assert len(other.optimizer.variables) == len(model.optimizer.variables), kind
+            for saved, read in zip(model.optimizer.variables, other.optimizer.variables, strict=True):
+                np.testing.assert_array_equal(array(read), array(saved), err_msg=f"{kind} {saved.path}")
+        other.compile("adamw", "mse")
+        assert isinstance(other.optimizer, keras.optimizers.LossScaleOptimizer) == scales, kind
+    folded = keras_mixers.fold(model)  # computes in float32, where no loss has to be scaled
+    assert {layer.compute_dtype for layer in folded.layers} == {"float32"}
+
+
+def test_knows_its_pixels_and_classes_in_every_copy(tmp_path):
+    model = keras_mixers.create_model("splitmixer_i_256_8", dim=8, blocks=1, num_classes=2)
+    model.class_names = ("cat", "dog")
+    for kind, other in copies(model, tmp_path).items():
+        assert (other.pixels, other.class_names) == (model.pixels, ("cat", "dog")), kind
+    original = weakref.ref(model)
+    clone = keras.models.clone_model(model)
+    del model, other
+    keras.backend.clear_session()
+    gc.collect()
+    assert original() is None
+    assert clone.class_names == ("cat", "dog")
+
+
+def test_refuses_with_one_sentence_whoever_calls_it():
+    model = keras_mixers.SplitMixerI(8, 2, 3, 4, 5, name="small", data_format="channels_last")
+    too_small, single = np.zeros((1, 3, 9, 3), "float32"), np.zeros((9, 9, 3), "float32")
+    with pytest.raises(ValueError, match=r"^'small' takes .*, got shape \(9, 9, 3\); .* batch axis in front.$"):
+        model(single)
+    # Last, as Keras on JAX keeps nothing of a model whose predict has failed.
+    for call in (model, keras.Sequential([model]), functools.partial(model.predict, verbose=0)):
+        with pytest.raises(ValueError, match="^An image must be at least one patch high .* got 3 pixels") as refusal:
+            call(too_small)
+        assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "torch", reason="torch.compile is PyTorch's")
+@pytest.mark.parametrize("name", ["ConvMixer", "SplitMixerI"])
+def test_torch_compiles_its_training_for_sizes_that_vary(name, rng):
+    import torch
+
+    model = getattr(keras_mixers, name)(8, 1, 3, 2, 5, data_format="channels_last")
+    compiled = torch.compile(lambda images: model(images, training=True), dynamic=True)
+    for batch, side in ((4, 8), (3, 12)):
+        images = torch.from_numpy(rng.standard_normal((batch, side, side, 3)).astype("float32"))
+        model.zero_grad()
+        compiled(images).square().sum().backward()
+        gradients = [weight.value.grad.clone() for weight in model.trainable_weights]
+        model.zero_grad()
+        model(images, training=True).square().sum().backward()
+        for gradient, weight in zip(gradients, model.trainable_weights, strict=True):
+            np.testing.assert_allclose(gradient, weight.value.grad, rtol=1e-3, atol=1e-3, err_msg=weight.path)
+
+
+def test_refuses_a_file_that_keras_could_not_load(model, tmp_path):
+    for name in ("model.h5", "model.hdf5"):
+        with pytest.raises(ValueError, match=f"^filepath must end with .keras, got filepath=.*{name}"):
+            model.save(tmp_path / name)
+    assert not list(tmp_path.iterdir())
+    model.save_weights(tmp_path / "model.weights.h5")
+
+
+@pytest.mark.skipif(keras.backend.backend() != "torch", reason="elsewhere Keras needs jax2onnx or tf2onnx")
+@pytest.mark.filterwarnings("ignore")
+@for_every_builder
+def test_keras_exports_it_to_onnx_before_it_was_called(builder, images, randomize, tmp_path):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    model = randomize(small(builder, input_shape=(8, 8, 3)))
+    model.export(tmp_path / "model.onnx", format="onnx", verbose=False)
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
+    outputs = session.run(None, {session.get_inputs()[0].name: images})[0]
+    np.testing.assert_allclose(outputs, array(model(images, training=False)), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.skipif(keras.backend.backend() == "torch", reason="Keras on PyTorch writes no SavedModel")
+def test_keras_exports_it_as_a_saved_model(model, images, tmp_path):
+    tf = pytest.importorskip("tensorflow")
+    model.export(tmp_path / "model", verbose=False)
+    outputs = tf.saved_model.load(str(tmp_path / "model")).serve(images).numpy()
+    np.testing.assert_allclose(outputs, array(model(images, training=False)), rtol=1e-4, atol=1e-5)

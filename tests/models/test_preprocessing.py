@@ -10,6 +10,7 @@ from PIL import Image
 import keras_mixers
 from keras_mixers import create_model, find_preset, preprocess_input
 from keras_mixers.models import PRESETS
+from keras_mixers.models.images import is_channels_first
 
 SHARED = pathlib.Path(__file__).resolve().parents[3] / "shared" / "data"
 FORMATS = ["channels_last", "channels_first"]
@@ -317,3 +318,13 @@ def test_the_networks_with_timms_weights_have_timms_pixels():
         timms = find_preset(name).pixels
         assert (timms.size, timms.crop_fraction, timms.interpolation) == (224, 0.96, "bicubic")
         assert (timms.mean, timms.std) == IMAGENET_STATISTICS
+
+
+@pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
+@pytest.mark.parametrize("channels", [1, 3, 4, 7])
+@pytest.mark.parametrize("sides", [(8, 8), (8, 3), (None, None)])
+def test_a_network_knows_the_layout_of_its_images(sides, channels, data_format):
+    shape = (*sides, channels) if data_format == "channels_last" else (channels, *sides)
+    model = keras_mixers.SplitMixerI(6, 1, 3, 2, 5, input_shape=shape, data_format=data_format)
+    assert is_channels_first(model) == (data_format == "channels_first")
+    assert model.image_sides == sides

@@ -2,12 +2,16 @@
 
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+from small_networks import arguments_of, for_every_builder
 
 import keras_mixers
 from keras_mixers.models import PRESETS
+from keras_mixers.models.images import prepare_images
 
 # Trainable parameters of every model, as counted in the authors' own networks where these exist.
 PARAMETERS = {
@@ -137,5 +141,59 @@ def test_refuses_unknown_names_and_tells_the_nearest():
         keras_mixers.create_model("splitmixer_1_256_8")
     with pytest.raises(ValueError, match=r"no model named 'zzz'; keras_mixers.list_models\(\) names them all"):
         keras_mixers.create_model("zzz")
-    with pytest.raises(TypeError, match="num_clases"):
+    with pytest.raises(TypeError, match="SplitMixerI has no argument 'num_clases'; did you mean 'num_classes'"):
         keras_mixers.create_model("splitmixer_i_256_8", num_clases=3)
+
+
+@pytest.mark.parametrize(("name", "nearest"), [("kernelsize", "kernel_size"), ("dtyp", "dtype"), ("dims", "dim")])
+@for_every_builder
+def test_a_builder_reports_an_unknown_argument_as_its_own(builder, name, nearest):
+    with pytest.raises(TypeError, match=f"^{builder} has no argument '{name}'; did you mean '{nearest}'[?]$"):
+        getattr(keras_mixers, builder)(**arguments_of(builder), **{name: 3})
+
+
+def test_the_name_says_what_differs_from_the_table():
+    model = keras_mixers.create_model("splitmixer_i_256_8", dim=12, blocks=2, num_classes=3, kernel_size=5)
+    assert model.name == "splitmixer_i_256_8_dim_12_blocks_2"
+    model = keras_mixers.create_model("splitmixer_v_256_8", dim=12, ratio=3 / 5)
+    assert model.name == "splitmixer_v_256_8_dim_12_ratio_0.6"
+    assert keras_mixers.create_model("splitmixer_v_256_8", num_classes=3, dtype="float32").name == "splitmixer_v_256_8"
+
+
+SMALL = {"dim": 8, "blocks": 1}
+
+
+@pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
+@pytest.mark.parametrize(
+    ("sides", "size"), [((64, 64), 64), ((64, None), 64), ((None, None), 32), ((64, 96), 96), ((24, 24), 24)]
+)
+def test_pixels_have_the_size_of_the_input(sides, size, data_format):
+    shape = (*sides, 3) if data_format == "channels_last" else (3, *sides)
+    given = {**SMALL, "input_shape": shape, "data_format": data_format}
+    preset = keras_mixers.find_preset("splitmixer_i_256_8").pixels
+    expected = replace(preset, size=size)
+    assert keras_mixers.create_model("splitmixer_i_256_8", **given).pixels == expected
+    assert keras_mixers.SplitMixerI(**given, preprocessing=preset).pixels == expected
+    other = replace(preset, mean=(0.5, 0.5, 0.5), interpolation="bilinear")
+    model = keras_mixers.create_model("splitmixer_i_256_8", **given, preprocessing=other)
+    assert model.pixels == replace(other, size=size)
+    photographs = [np.zeros((100, 120, 3), "uint8")]
+    if sides == (64, 96):
+        with pytest.raises(ValueError, match=r"images must be a batch as .*64, 96.*96, 96.*resize or crop"):
+            prepare_images(model, photographs)
+    else:
+        assert model(prepare_images(model, photographs)).shape == (1, 10)
+
+
+def test_preprocessing_is_spelt_the_same_everywhere():
+    def normalizes(**options):
+        model = keras_mixers.create_model("splitmixer_i_256_8", **SMALL, **options)
+        return any(layer.name == "normalize_pixels" for layer in model.layers)
+
+    pixels = keras_mixers.find_preset("splitmixer_i_256_8").pixels
+    assert [normalizes(preprocessing=given) for given in (True, pixels, False, None)] == [True, True, False, False]
+    assert [normalizes(include_preprocessing=given) for given in (True, False)] == [True, False]
+    with pytest.raises(ValueError, match="preprocessing must be None or statistics of pixels .*preprocessing=True"):
+        keras_mixers.SplitMixerI(**SMALL, preprocessing=True)
+    with pytest.raises(TypeError, match="SplitMixerI has no argument 'include_preprocessing'; did you mean 'prep"):
+        keras_mixers.SplitMixerI(**SMALL, include_preprocessing=True)
