@@ -12,7 +12,7 @@ and a network that two cores train in minutes is
     python examples/cifar10.py --dim 128 --blocks 4 --patch-size 4 --epochs 8 --limit-train 10000 --limit-test 2000 \
         --batch-size 128 --learning-rate 0.01 --augmentation flip
 
-The images come from TensorFlow Datasets: `--download` fetches them once, `--data-dir` says where they are. The output
+The images come from TensorFlow Datasets, which fetches them once; `--data-dir` says where they are. The output
 directory gets `model.keras`, `best.keras`, `history.csv` (one row an epoch), `metrics.json` and checkpoints, from which
 `--resume` goes on with a run that was broken off.
 """

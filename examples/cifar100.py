@@ -1,6 +1,6 @@
 """Train a network of the SplitMixer paper on CIFAR-100.
 
-    KERAS_BACKEND=jax python examples/cifar100.py --download
+    KERAS_BACKEND=jax python examples/cifar100.py
 
 is SplitMixer-I-256/8, 100 epochs, for a GPU. For each `--model` the paper has the accuracy in %:
 
@@ -13,8 +13,8 @@ is SplitMixer-I-256/8, 100 epochs, for a GPU. For each `--model` the paper has t
     splitmixer_v_r3_5  74.63
     stridemixer        71.99
 
-The images come from TensorFlow Datasets: `--download` fetches them once, `--data-dir` says where they are. `--resume`
-goes on with a run that was broken off; `--set` changes any field of the recipe, such as `--set precision=float32`.
+The images come from TensorFlow Datasets, which fetches them once; `--data-dir` says where they are. `--resume` goes on
+with a run that was broken off; `--set` changes any field of the recipe, such as `--set precision=float32`.
 """
 
 from keras_mixers.commands.training_arguments import recipe_parser, run_arguments

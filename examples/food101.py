@@ -1,6 +1,6 @@
 """Train a network of the SplitMixer paper on Food-101, 75,750 photographs of 224 x 224 pixels.
 
-    KERAS_BACKEND=jax python examples/food101.py --download
+    KERAS_BACKEND=jax python examples/food101.py
 
 is SplitMixer-I-256/8 with patches of 7 pixels, 100 epochs. For each `--model` the paper has the accuracy in %:
 
@@ -10,8 +10,8 @@ is SplitMixer-I-256/8 with patches of 7 pixels, 100 epochs. For each `--model` t
     splitmixer_iii  72.78
     splitmixer_iv   72.92
 
-The images come from TensorFlow Datasets: `--download` fetches them once, `--data-dir` says where they are. `--resume`
-goes on with a run that was broken off; `--set` changes any field of the recipe, such as `--set precision=float32`.
+The images come from TensorFlow Datasets, which fetches them once; `--data-dir` says where they are. `--resume` goes on
+with a run that was broken off; `--set` changes any field of the recipe, such as `--set precision=float32`.
 """
 
 from keras_mixers.commands.training_arguments import recipe_parser, run_arguments

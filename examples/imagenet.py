@@ -12,9 +12,9 @@ accuracy in %:
     splitmixer_i_768_32    75.05
 
 ImageNet is not to be had without an account, so TensorFlow Datasets has to find its archives: put
-ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar of https://image-net.org into /data/tfds/downloads/manual, and give
-`--download` once, which prepares the data set "imagenet2012" from them. On one GPU, `--set accumulation=10` computes a
-step in ten batches of 64 images. `--resume` goes on with a run that was broken off.
+ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar of https://image-net.org into /data/tfds/downloads/manual, of which
+the first run prepares the data set "imagenet2012". On one GPU, `--set accumulation=10` computes a step in ten batches
+of 64 images. `--resume` goes on with a run that was broken off.
 """
 
 from keras_mixers.commands.training_arguments import recipe_parser, run_arguments

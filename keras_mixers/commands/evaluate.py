@@ -4,6 +4,7 @@ import argparse
 import json
 
 from keras_mixers.commands.command import MODEL_HELP, Command, whole_number
+from keras_mixers.commands.training_arguments import add_dataset_arguments
 from keras_mixers.profiling.table import aligned
 
 
@@ -15,7 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     source.add_argument("--dataset", metavar="NAME", help="a data set of TFDS, such as cifar10")
     source.add_argument("--images", metavar="FOLDER", help="images of your own: CLASS/FILE")
     add("--split", default="test", help="the split of the data set (default: test)")
-    add("--data-dir", metavar="FOLDER", help="where TensorFlow Datasets keeps its data")
+    add_dataset_arguments(parser)
     add("--limit", type=whole_number, metavar="N", help="evaluate only the first images")
     add("--batch-size", type=whole_number, default=128, metavar="N", help="(default: 128)")
     add("--flip", action="store_true", help="also average over each image and its mirror image, as a further figure")
@@ -31,7 +32,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.images:
         images = load_folder(arguments.images, arguments.limit)
     else:
-        images = load_tfds(arguments.dataset, arguments.split, arguments.data_dir, limit=arguments.limit)
+        images = load_tfds(arguments.dataset, arguments.split, arguments.data_dir, arguments.download, arguments.limit)
     found = evaluate_images(model, images, arguments.batch_size, flip=arguments.flip)
     if arguments.json:
         print(json.dumps(found, indent=2))

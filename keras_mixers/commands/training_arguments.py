@@ -56,7 +56,12 @@ def join_the_others(arguments: argparse.Namespace) -> int:
 def add_dataset_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds where a data set of TFDS is, and whether it may be fetched."""
     parser.add_argument("--data-dir", metavar="FOLDER", help="where TensorFlow Datasets keeps its data")
-    parser.add_argument("--download", action="store_true", help="fetch the data set if it is not there")
+    parser.add_argument(
+        "--download",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="whether a data set that is not there is fetched (default: it is)",
+    )
 
 
 def recipe_parser(description: str, model: str) -> argparse.ArgumentParser:

@@ -1,14 +1,18 @@
 """Where images come from: a TFDS name or a folder of class folders."""
 
+import contextlib
 import dataclasses
 import difflib
 import io
 import os
 import pathlib
+import sys
 import warnings
 from collections.abc import Callable
+from urllib.parse import urlsplit
 
 import numpy as np
+import requests
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
@@ -70,8 +74,9 @@ def load_tfds(
     name: str,
     split: str,
     data_dir: str | os.PathLike[str] | None = None,
-    download: bool = False,
+    download: bool = True,
     limit: int | None = None,
+    verbose: bool = True,
 ) -> Images:
     """Images of a TFDS data set that has the features `image` and `label`.
 
@@ -81,6 +86,7 @@ def load_tfds(
         data_dir: folder of the data sets; TFDS's own, `~/tensorflow_datasets`, by default.
         download: whether to fetch and prepare the data set if `data_dir` lacks it.
         limit: keep only the first `limit` examples.
+        verbose: whether TFDS shows how far it is when it fetches a data set, on standard error.
 
     Returns:
         `Images`. Records are compressed images, read in the order of the files; TFDS shuffled them when it wrote
@@ -88,7 +94,8 @@ def load_tfds(
 
     Raises:
         ValueError: for an unknown name or split, a data set without images and labels, or a limit below 1.
-        FileNotFoundError: if `data_dir` lacks the data set and `download` is False.
+        FileNotFoundError: if `data_dir` lacks the data set and `download` is False, or TFDS cannot fetch it.
+        ConnectionError: if it cannot be fetched for want of a connection.
 
     Example:
         >>> load_tfds("cifar11", "train")
@@ -105,13 +112,14 @@ def load_tfds(
         nearest = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
         hint = f"did you mean {', '.join(nearest)}?" if nearest else "tfds.list_builders() lists the names."
         raise ValueError(f"TFDS has no data set {name!r}; {hint}") from None
-    if download:
-        builder.download_and_prepare()
-    elif not builder.data_path.exists():
-        raise FileNotFoundError(
-            f"The data set {name!r} is not in data_dir={data_dir or str(tfds.core.constants.DATA_DIR)!r}; "
-            "download=True fetches it there."
-        )
+    if not builder.data_path.exists():
+        folder = str(data_dir or tfds.core.constants.DATA_DIR)
+        if not download:
+            raise FileNotFoundError(
+                f"The data set {name!r} is not in {folder!r}, and downloads are switched off; switch them on, or name "
+                "the folder that holds it."
+            )
+        _fetch(builder, name, folder, verbose)
     features = dict(builder.info.features.items())
     image, label = features.get("image"), features.get("label")
     if not (isinstance(image, tfds.features.Image) and isinstance(label, tfds.features.ClassLabel)):
@@ -137,6 +145,44 @@ def load_tfds(
         decode=lambda contents: tf.ensure_shape(_decode(contents), (height, width, 3)),
         shuffle_buffer=10_000,
     )
+
+
+def _fetch(builder, name, folder, verbose):
+    """Fetch and prepare a data set; whatever fails leaves no data set behind."""
+    try:
+        # TFDS asks ten times, for minutes, before it says that there is no connection; this asks once.
+        _check_connection(builder, folder)
+        with contextlib.ExitStack() as stack:
+            shown = sys.stderr if verbose else stack.enter_context(open(os.devnull, "w"))
+            stack.enter_context(contextlib.redirect_stdout(shown))
+            stack.enter_context(contextlib.redirect_stderr(shown))
+            builder.download_and_prepare()
+    except (requests.RequestException, ConnectionError, tfds.core.download.util.DownloadError) as error:
+        raise ConnectionError(
+            f"The data set {name!r} is not in {folder!r}, and cannot be fetched ({_in_one_line(error)}): connect to "
+            "the internet, or name the folder that holds it (--data-dir), or begin with examples/digits.py, which "
+            "needs no download."
+        ) from error
+    except AssertionError as error:  # archives that TFDS may not fetch, such as ImageNet's
+        raise FileNotFoundError(f"TFDS cannot fetch the data set {name!r}: {_in_one_line(error)}") from error
+
+
+def _check_connection(builder, folder):
+    """Raise a ConnectionError if no host of the data set answers, unless its files may be there already."""
+    urls = {urlsplit(url).netloc: url for url in builder.url_infos or () if url.startswith("http")}
+    if not urls or builder.MANUAL_DOWNLOAD_INSTRUCTIONS or any(pathlib.Path(folder, "downloads").rglob("*.INFO")):
+        return
+    for url in urls.values():
+        try:
+            requests.head(url, timeout=10)
+        except requests.RequestException:
+            continue
+        return
+    raise ConnectionError(f"there is no connection to {' or '.join(urls)}")
+
+
+def _in_one_line(error):
+    return " ".join(str(error).split())
 
 
 def load_folder(directory: str | os.PathLike[str], limit: int | None = None) -> Images:

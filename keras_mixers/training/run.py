@@ -54,7 +54,7 @@ def fit(
     *,
     output_dir: str | Path,
     data_dir: str | Path | None = None,
-    download: bool = False,
+    download: bool = True,
     train_images: Images | None = None,
     test_images: Images | None = None,
     weights: str | Path | None = None,
@@ -76,7 +76,7 @@ def fit(
         recipe: a `Recipe`, or the name of one of `RECIPES`.
         output_dir: the folder.
         data_dir: where TFDS keeps its data; its own folder by default.
-        download: whether TFDS may fetch the data set.
+        download: whether TFDS fetches a data set that is not there.
         train_images: images to train on, in the place of the recipe's data set.
         test_images: images to evaluate after each epoch, likewise.
         weights: trained weights to start from, with a new head: whatever `weights=` of a network takes.
@@ -94,10 +94,10 @@ def fit(
     Raises:
         ValueError: if there is no such recipe, the folder holds another run, or the images have other classes than
             the test images.
-        FileNotFoundError: if the data set is not there.
+        FileNotFoundError: if the data set is not there, and may not be fetched.
         OSError: if files cannot be written.
         FloatingPointError: if the loss becomes infinite or not a number.
-        ConnectionError: if another process of the run has ended.
+        ConnectionError: if the data set cannot be fetched, or another process of the run has ended.
     """
     recipe = find_recipe(recipe) if isinstance(recipe, str) else recipe
     devices = find_devices(devices)
@@ -105,7 +105,7 @@ def fit(
     directory = Path(output_dir)
     with devices.naming_lost_processes(), naming_full_disk(directory), devices.scope():
         checkpoint = open_directory(directory, recipe, resume, devices)
-        train_images, test_images = load_images(recipe, data_dir, download, train_images, test_images)
+        train_images, test_images = load_images(recipe, data_dir, download, train_images, test_images, bool(verbose))
 
         keep_memory()
         keras.utils.set_random_seed(recipe.seed)
@@ -252,6 +252,7 @@ def load_images(
     download: bool,
     train_images: Images | None,
     test_images: Images | None,
+    verbose: bool,
 ) -> tuple[Images, Images]:
     """Returns the images of a recipe, or those that were given in their place."""
     if (train_images is None) != (test_images is None):
@@ -261,8 +262,10 @@ def load_images(
             raise ValueError(
                 "The recipe is for images of your own: give train_images and test_images, as load_folder returns them."
             )
-        train_images = load_tfds(recipe.dataset, recipe.train_split, data_dir, download, recipe.limit_train)
-        test_images = load_tfds(recipe.dataset, recipe.test_split, data_dir, download, recipe.limit_test)
+        train_images, test_images = (
+            load_tfds(recipe.dataset, split, data_dir, download, limit, verbose)
+            for split, limit in ((recipe.train_split, recipe.limit_train), (recipe.test_split, recipe.limit_test))
+        )
     if train_images.class_names != test_images.class_names:
         raise ValueError(
             f"Training and test images must have the same classes, got {len(train_images.class_names)} and "

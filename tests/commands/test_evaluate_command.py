@@ -56,7 +56,10 @@ def test_evaluates_on_a_data_set_of_tfds(run, refused, trained, tmp_path):
     [
         (("no.keras", "--images", "."), "There is no network at 'no.keras'; train writes model.keras and best.keras."),
         (("model.keras", "--images", "no/folder"), "The image folder 'no/folder' does not exist."),
-        (("model.keras", "--dataset", "cifar10", "--data-dir", "."), "The data set 'cifar10' is not in data_dir='.'"),
+        (
+            ("model.keras", "--dataset", "cifar10", "--data-dir", ".", "--no-download"),
+            "'cifar10' is not in '.', and down",
+        ),
         (("model.keras", "--dataset", "cifar11"), "TFDS has no data set 'cifar11'; did you mean cifar10"),
         (("metrics.json", "--images", "."), "'metrics.json' is no .keras file, or was cut short"),
         (("model.keras", "--images", "."), "class folders of '.' hold no images"),

@@ -92,7 +92,10 @@ def test_names_an_image_that_is_damaged(refused, photos, train_arguments, tmp_pa
         (("cifar10_smoke", "--epochs", "many"), "epochs must be a whole number of at least 1, got epochs='many'."),
         (("cifar10_smoke", "--batch-size", 0), "batch_size must be a whole number of at least 1, got batch_size=0."),
         (("cifar10_smoke", "--images", "no/folder"), "The image folder 'no/folder' does not exist."),
-        (("cifar10_smoke", "--data-dir", "no/data"), "The data set 'cifar10' is not in data_dir='no/data'"),
+        (
+            ("cifar10_smoke", "--data-dir", "no/data", "--no-download"),
+            "is not in 'no/data', and downloads are switched",
+        ),
         (("cifar10_smoke", "--set", "dataset=cifar11"), "TFDS has no data set 'cifar11'; did you mean cifar10"),
         (("cifar10_smoke", "--set", "dataset=folder"), "The recipe is for images of your own"),
     ],
