@@ -3,12 +3,14 @@
 import contextlib
 import dataclasses
 import difflib
+import hashlib
 import io
 import os
 import pathlib
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -38,6 +40,7 @@ class Images:
         decode: function of one record that returns its uint8 image (height, width, 3). None if the records are
             such images themselves.
         shuffle_buffer: number of records that may be held in memory for shuffling; all of them by default.
+        origin: which images these are, as JSON has it: of a folder, the hash of its files' names.
 
     Example:
         >>> import numpy as np, tensorflow as tf
@@ -52,6 +55,7 @@ class Images:
     class_names: tuple[str, ...]
     decode: Callable | None = None
     shuffle_buffer: int | None = None
+    origin: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
     def num_classes(self) -> int:
@@ -217,7 +221,7 @@ def load_folder(directory: str | os.PathLike[str], limit: int | None = None) -> 
     """
     _check_limit(limit)
     labels, paths, class_names = _files(directory)
-    return _images_of_files(labels, paths, class_names, limit)
+    return _images_of_files(directory, labels, paths, class_names, limit)
 
 
 VALIDATION_FOLDERS = ("val", "validation", "test")
@@ -264,7 +268,9 @@ def load_folders(directory: str | os.PathLike[str], validation_part: float = 0.1
 
     def of(chosen):
         (places,) = np.nonzero(chosen)
-        return _images_of_files([labels[i] for i in places], [paths[i] for i in places], class_names)
+        images = _images_of_files(directory, [labels[i] for i in places], [paths[i] for i in places], class_names)
+        split = {"validation_part": validation_part, "seed": seed}
+        return dataclasses.replace(images, origin={**images.origin, **split})
 
     return {"train_images": of(~aside), "test_images": of(aside)}
 
@@ -295,9 +301,11 @@ def _files(directory):
     return labels, paths, tuple(path.name for path in classes)
 
 
-def _images_of_files(labels, paths, class_names, limit=None):
+def _images_of_files(directory, labels, paths, class_names, limit=None):
     records = tf.data.Dataset.from_tensor_slices(([*paths], tf.constant(labels, tf.int64)))
-    return Images(*_first(records, len(paths), limit), class_names, decode=_decode_file)
+    names = sorted(os.path.relpath(path, directory).replace(os.sep, "/") for path in paths[:limit])
+    origin = {"folder": str(directory), "files": hashlib.sha256("\n".join(names).encode()).hexdigest()}
+    return Images(*_first(records, len(paths), limit), class_names, decode=_decode_file, origin=origin)
 
 
 def _check_limit(limit):
