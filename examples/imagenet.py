@@ -17,10 +17,18 @@ the first run prepares the data set "imagenet2012". On one GPU, `--set accumulat
 of 64 images. `--resume` goes on with a run that was broken off.
 """
 
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow starts: it would tell of itself
+if os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow":
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # it feeds the images only
+
+from keras_mixers.commands.command import ending_in_a_sentence
 from keras_mixers.commands.training_arguments import recipe_parser, run_arguments
 from keras_mixers.training import find_recipe, fit
 
 args = recipe_parser(__doc__, model="convmixer_1536_20").parse_args()
-recipe = find_recipe(f"imagenet_{args.model}").change(dict(args.changes))
-run = fit(recipe, data_dir=args.data_dir, download=args.download, **run_arguments(args, "runs/imagenet"))
-print(f"Test accuracy {run.metrics['test_accuracy']:.4f}: {run.directory}")
+with ending_in_a_sentence(args.debug):
+    recipe = find_recipe(f"imagenet_{args.model}").change(dict(args.changes))
+    run = fit(recipe, data_dir=args.data_dir, download=args.download, **run_arguments(args, "runs/imagenet"))
+    print(f"Test accuracy {run.metrics['test_accuracy']:.4f}: {run.directory}")

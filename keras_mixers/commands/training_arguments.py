@@ -6,7 +6,7 @@ from typing import Any
 
 import keras
 
-from keras_mixers.commands.command import number, whole_number
+from keras_mixers.commands.command import DEBUG_HELP, number, whole_number
 from keras_mixers.training.processes import join_processes
 
 
@@ -36,6 +36,7 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     add("--checkpoint-minutes", type=number, default=15, metavar="N", help="time between checkpoints (default: 15)")
     add("--tensorboard", action="store_true", help="write logs for TensorBoard too")
     add("--quiet", action="store_true", help="show only the result")
+    add("--debug", action="store_true", help=DEBUG_HELP)
     add_device_arguments(parser)
 
 
