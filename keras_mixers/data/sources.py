@@ -246,14 +246,9 @@ def load_folders(directory: str | os.PathLike[str], validation_part: float = 0.1
         ValueError: if it holds no such folders, a class has fewer than two images, or the part is out of its range.
     """
     directory = pathlib.Path(directory)
-    if (directory / "train").is_dir():
-        others = [directory / name for name in VALIDATION_FOLDERS if (directory / name).is_dir()]
-        if not others:
-            raise ValueError(
-                f"{str(directory)!r} has train, but none of {', '.join(VALIDATION_FOLDERS)} beside it; add one, or put "
-                "the class folders of train into the folder itself to have a part set aside."
-            )
-        return {"train_images": load_folder(directory / "train"), "test_images": load_folder(others[0])}
+    evaluated = evaluated_folder(directory)
+    if evaluated != directory:
+        return {"train_images": load_folder(directory / "train"), "test_images": load_folder(evaluated)}
     if not 0 < validation_part < 1:
         raise ValueError(f"validation_part must be in (0, 1), got validation_part={validation_part}.")
     labels, paths, class_names = _files(directory)
@@ -273,6 +268,24 @@ def load_folders(directory: str | os.PathLike[str], validation_part: float = 0.1
         return dataclasses.replace(images, origin={**images.origin, **split})
 
     return {"train_images": of(~aside), "test_images": of(aside)}
+
+
+def evaluated_folder(directory):
+    """The folder beside `train` whose images are evaluated; the folder itself if it has no `train`.
+
+    Raises:
+        ValueError: if there is `train`, and nothing beside it.
+    """
+    directory = pathlib.Path(directory)
+    if not (directory / "train").is_dir():
+        return directory
+    for name in VALIDATION_FOLDERS:
+        if (directory / name).is_dir():
+            return directory / name
+    raise ValueError(
+        f"{str(directory)!r} has train, but none of {', '.join(VALIDATION_FOLDERS)} beside it; add one, or put "
+        "the class folders of train into the folder itself to have a part set aside."
+    )
 
 
 def _files(directory):

@@ -114,6 +114,7 @@ def fit(
     recipe = find_recipe(recipe) if isinstance(recipe, str) else recipe
     devices = find_devices(devices)
     batch_size = shared_batch_size(recipe, devices)
+    check_sizes(recipe)
     directory = Path(output_dir)
     with (
         devices.naming_lost_processes(),
@@ -224,6 +225,16 @@ def shared_batch_size(recipe: Recipe, devices: Devices) -> int:
             "cannot sum gradients of devices there; choose a smaller batch_size, one device, or JAX."
         )
     return batch_size
+
+
+def check_sizes(recipe: Recipe) -> None:
+    """Refuses to cut small crops out of images that stay large: evaluation would see the whole image instead."""
+    size, resize = recipe.pixels.size, recipe.augmentation.resize
+    if resize is not None and not size <= resize <= 1.5 * size:
+        raise ValueError(
+            f"augmentation.resize must go with pixels.size, got augmentation.resize={resize} and pixels.size={size}; "
+            f"set augmentation.resize={round(size / recipe.pixels.crop_fraction)} too."
+        )
 
 
 def find_checkpoint(directory: Path, resume: bool, devices: Devices) -> Checkpoint | None:
@@ -388,7 +399,8 @@ def load_images(
     if train_images is None:
         if recipe.dataset == "folder":
             raise ValueError(
-                "The recipe is for images of your own: give train_images and test_images, as load_folder returns them."
+                "The recipe is for images of your own: name their folder with --images, or in Python give train_images "
+                "and test_images."
             )
         train_images, test_images = (
             load_tfds(recipe.dataset, split, data_dir, download, limit, verbose)

@@ -17,7 +17,7 @@ import tensorflow as tf
 from small_run import CLASSES, RECIPE, assert_same_curve, images, train
 
 from keras_mixers.data import Augmentation, Images
-from keras_mixers.training import Recipe, fit, load_trained
+from keras_mixers.training import Recipe, find_recipe, fit, load_trained
 from keras_mixers.training.checkpoints import Checkpoints, Position, last_checkpoint
 from keras_mixers.training.progress import Progress
 from keras_mixers.training.run import compile_model, make_model
@@ -390,8 +390,10 @@ def test_refuses_what_it_cannot_carry_out(unbroken, tmp_path):
         train(unbroken.directory, replace(RECIPE, learning_rate=0.5), resume=True)
     with pytest.raises(ValueError, match=r"There is no recipe named 'cifar10_splitmixer_6'; did you mean"):
         fit("cifar10_splitmixer_6", output_dir=tmp_path / "a")
-    with pytest.raises(ValueError, match=r"for images of your own: give train_images and test_images"):
+    with pytest.raises(ValueError, match=r"for images of your own: name their folder with --images"):
         fit(RECIPE, output_dir=tmp_path / "b")
+    with pytest.raises(ValueError, match=r"got augmentation.resize=230 and pixels.size=64; set augmentation.resize=66"):
+        fit(find_recipe("food101_splitmixer_i").change({"pixels.size": 64}), output_dir=tmp_path / "e")
     with pytest.raises(ValueError, match=r"must be given together"):
         fit(RECIPE, output_dir=tmp_path / "c", train_images=images())
     with pytest.raises(FileNotFoundError, match=r"'cifar10' is not in .*downloads are switched off"):
