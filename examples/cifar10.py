@@ -12,14 +12,21 @@ and a network that two cores train in minutes is
     python examples/cifar10.py --dim 128 --blocks 4 --patch-size 4 --epochs 8 --limit-train 10000 --limit-test 2000 \
         --batch-size 128 --learning-rate 0.01 --augmentation flip
 
-The images come from TensorFlow Datasets: `--download` fetches them once, `--data-dir` says where they are. The output
+The images come from TensorFlow Datasets, which fetches them once; `--data-dir` says where they are. The output
 directory gets `model.keras`, `best.keras`, `history.csv` (one row an epoch), `metrics.json` and checkpoints, from which
 `--resume` goes on with a run that was broken off.
 """
 
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow starts: it would tell of itself
+if os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow":
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # it feeds the images only
+
 import argparse
 from dataclasses import replace
 
+from keras_mixers.commands.command import ending_in_a_sentence
 from keras_mixers.commands.training_arguments import add_dataset_arguments, add_run_arguments, run_arguments
 from keras_mixers.data import Augmentation
 from keras_mixers.training import find_recipe, fit
@@ -106,4 +113,6 @@ def main(args: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    main(parse_arguments())
+    args = parse_arguments()
+    with ending_in_a_sentence(args.debug):
+        main(args)

@@ -13,11 +13,17 @@ The trained network knows its classes and how its images are cut:
     python -m keras_mixers predict runs/image_folder/model.keras dog.jpg
 """
 
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow starts: it would tell of itself
+if os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow":
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # it feeds the images only
+
 import argparse
 from dataclasses import replace
 
 from keras_mixers import find_preset
-from keras_mixers.commands.command import whole_number
+from keras_mixers.commands.command import ending_in_a_sentence, whole_number
 from keras_mixers.commands.training_arguments import add_run_arguments, run_arguments
 from keras_mixers.data import Augmentation, load_folders
 from keras_mixers.training import Recipe, fit
@@ -31,23 +37,24 @@ parser.add_argument("--freeze", type=int, default=0, metavar="N", help="blocks, 
 add_run_arguments(parser)
 args = parser.parse_args()
 
-settings = run_arguments(args, "runs/image_folder")
-pixels = find_preset(args.model).pixels
-recipe = Recipe(
-    model=args.model,
-    dataset="folder",
-    pixels=replace(pixels, size=args.image_size or pixels.size),
-    augmentation=Augmentation(crop_scale=(0.25, 1.0), flip=True, rand_augment=(2, 12)),
-    epochs=50,
-    batch_size=64,
-    learning_rate=0.01,
-    clip_norm=1.0,
-).change(dict(args.changes))
-run = fit(
-    recipe,
-    **load_folders(args.folder, seed=recipe.seed),
-    weights=args.weights,
-    freeze=args.freeze,
-    **settings,
-)
-print(f"Test accuracy {run.metrics['test_accuracy']:.4f}: {run.directory}")
+with ending_in_a_sentence(args.debug):
+    settings = run_arguments(args, "runs/image_folder")
+    pixels = find_preset(args.model).pixels
+    recipe = Recipe(
+        model=args.model,
+        dataset="folder",
+        pixels=replace(pixels, size=args.image_size or pixels.size),
+        augmentation=Augmentation(crop_scale=(0.25, 1.0), flip=True, rand_augment=(2, 12)),
+        epochs=50,
+        batch_size=64,
+        learning_rate=0.01,
+        clip_norm=1.0,
+    ).change(dict(args.changes))
+    run = fit(
+        recipe,
+        **load_folders(args.folder, seed=recipe.seed),
+        weights=args.weights,
+        freeze=args.freeze,
+        **settings,
+    )
+    print(f"Test accuracy {run.metrics['test_accuracy']:.4f}: {run.directory}")

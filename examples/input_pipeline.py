@@ -6,6 +6,12 @@ CIFAR recipes read TFDS's CIFAR-10, the others a folder of photographs, one fold
 AVX-512), CIFAR-10 and Imagenette's 1,000 JPEGs: see docs/speed.md.
 """
 
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow starts: it would tell of itself
+if os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow":
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # it feeds the images only
+
 import argparse
 import itertools
 import time

@@ -1,9 +1,17 @@
 """The command line: `python -m keras_mixers list`, and likewise `train cifar10_splitmixer_i` and the other commands."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 
+# Before TensorFlow starts: it would tell of itself in ten lines. Where it only feeds the images it needs no oneDNN, of
+# which it tells in spite of that.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+if os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow":
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+
+from keras_mixers import __version__
 from keras_mixers.commands import (
     benchmark,
     evaluate,
@@ -15,7 +23,7 @@ from keras_mixers.commands import (
     train,
     visualize,
 )
-from keras_mixers.commands.command import FAILED, report_failure
+from keras_mixers.commands.command import DEBUG_HELP, ending_in_a_sentence
 
 COMMANDS = {
     "list": list_models.COMMAND,
@@ -31,21 +39,27 @@ COMMANDS = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs a command line and returns its exit status."""
+    """Runs a command line, that of the process by default, and returns its exit status."""
     parser = argparse.ArgumentParser("python -m keras_mixers", description="ConvMixer and SplitMixer for Keras 3.")
+    parser.add_argument("--version", action="version", version=f"keras_mixers {__version__}")
+    parser.add_argument("--debug", action="store_true", help=DEBUG_HELP)
     commands = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND")
     for name, command in COMMANDS.items():
-        command.add_arguments(commands.add_parser(name, help=command.help, description=command.help))
+        # Commands that train have --debug themselves, as the examples do.
+        subparser = commands.add_parser(name, help=command.help, description=command.help, conflict_handler="resolve")
+        command.add_arguments(subparser)
+        subparser.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=DEBUG_HELP)
     arguments = parser.parse_args(argv)
     if arguments.command is None:
         parser.print_help()
         return 0
     try:
-        return COMMANDS[arguments.command].run(arguments)
-    except (ValueError, FileExistsError, FileNotFoundError, ImportError) as error:  # arguments, what is missing
-        return report_failure(error)
-    except (OSError, FloatingPointError, RuntimeError) as error:  # the disk, a loss that is not a number, a converter
-        return report_failure(error, FAILED)
+        with ending_in_a_sentence(arguments.debug):
+            return COMMANDS[arguments.command].run(arguments)
+    except SystemExit as ended:
+        if not isinstance(ended.code, int):  # a sentence, which Python writes
+            raise
+        return ended.code
 
 
 if __name__ == "__main__":

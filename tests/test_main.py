@@ -8,6 +8,7 @@ from pathlib import Path
 import keras
 import pytest
 
+import keras_mixers
 from keras_mixers.__main__ import COMMANDS, main
 from keras_mixers.commands.command import Command
 
@@ -108,3 +109,45 @@ def test_only_commands_that_read_data_sets_import_tensorflow():
     done = in_another_process("-c", code)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "False"
+
+
+def test_debug_shows_where_an_error_comes_from(capsys):
+    for arguments in (["--debug", "summary", "zzz"], ["summary", "zzz", "--debug"]):
+        with pytest.raises(ValueError, match="no model named 'zzz'"):
+            main(arguments)
+    assert main(["summary", "zzz"]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_tells_its_version(capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(["--version"])
+    assert caught.value.code == 0
+    assert capsys.readouterr().out == f"keras_mixers {keras_mixers.__version__}\n"
+
+
+def test_runs_the_arguments_of_the_process(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["keras-mixers", "summary", "zzz"])
+    assert main() == 2
+    assert "no model named 'zzz'" in capsys.readouterr().err
+
+
+def test_ctrl_c_ends_a_command_without_a_traceback(monkeypatch, capsys):
+    def run(arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(COMMANDS, "list", Command("is stopped", lambda parser: None, run))
+    assert main(["list"]) == 130
+    assert capsys.readouterr() == ("", "Stopped.\n")
+
+
+def test_a_reader_that_has_read_enough_gets_no_complaint():
+    command = [sys.executable, "-m", "keras_mixers", "list", "splitmixer_i_256_8*"]
+    environment = {**os.environ, "KERAS_BACKEND": keras.backend.backend(), "PYTHONPATH": str(ROOT)}
+    reading, writing = os.pipe()
+    os.close(reading)  # as head does before all is written
+    done = subprocess.run(command, env=environment, cwd=ROOT, stdout=writing, stderr=subprocess.PIPE, text=True)
+    os.close(writing)
+    assert done.returncode == 1
+    assert "roken" not in done.stderr
+    assert "Traceback" not in done.stderr

@@ -3,19 +3,22 @@
 import argparse
 import json
 
-from keras_mixers.commands.command import MODEL_HELP, Command, whole_number
+from keras_mixers.commands.command import Command, add_model_arguments, load_model, whole_number
+from keras_mixers.commands.training_arguments import add_dataset_arguments
 from keras_mixers.profiling.table import aligned
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of `evaluate`."""
     add = parser.add_argument
-    add("model", metavar="MODEL", help=MODEL_HELP)
+    add_model_arguments(parser)
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--dataset", metavar="NAME", help="a data set of TFDS, such as cifar10")
-    source.add_argument("--images", metavar="FOLDER", help="images of your own: CLASS/FILE")
+    source.add_argument(
+        "--images", metavar="FOLDER", help="images of your own: CLASS/FILE, or val/CLASS/FILE beside train"
+    )
     add("--split", default="test", help="the split of the data set (default: test)")
-    add("--data-dir", metavar="FOLDER", help="where TensorFlow Datasets keeps its data")
+    add_dataset_arguments(parser)
     add("--limit", type=whole_number, metavar="N", help="evaluate only the first images")
     add("--batch-size", type=whole_number, default=128, metavar="N", help="(default: 128)")
     add("--flip", action="store_true", help="also average over each image and its mirror image, as a further figure")
@@ -25,13 +28,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Prints accuracy and loss on a data set."""
     from keras_mixers.data import load_folder, load_tfds
-    from keras_mixers.training import evaluate_images, load_trained
+    from keras_mixers.data.sources import evaluated_folder
+    from keras_mixers.training import evaluate_images
 
-    model = load_trained(arguments.model)
+    model = load_model(arguments)
     if arguments.images:
-        images = load_folder(arguments.images, arguments.limit)
+        images = load_folder(evaluated_folder(arguments.images), arguments.limit)
     else:
-        images = load_tfds(arguments.dataset, arguments.split, arguments.data_dir, limit=arguments.limit)
+        images = load_tfds(arguments.dataset, arguments.split, arguments.data_dir, arguments.download, arguments.limit)
     found = evaluate_images(model, images, arguments.batch_size, flip=arguments.flip)
     if arguments.json:
         print(json.dumps(found, indent=2))

@@ -5,14 +5,14 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from keras_mixers.commands.command import MODEL_HELP, Command, number, whole_number
+from keras_mixers.commands.command import Command, add_model_arguments, load_model, number, whole_number
 from keras_mixers.models.images import IMAGE_SUFFIXES
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of `export`."""
     add = parser.add_argument
-    add("model", metavar="MODEL", help=MODEL_HELP)
+    add_model_arguments(parser)
     add(
         "path",
         metavar="OUT",
@@ -35,10 +35,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Writes a network in another format, and prints how both compare."""
     from keras_mixers.export import export_model
-    from keras_mixers.training import load_trained
 
     report = export_model(
-        load_trained(arguments.model),
+        load_model(arguments, needs_pixels=False),
         arguments.path,
         arguments.format,
         quantization=arguments.quantization,

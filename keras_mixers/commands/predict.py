@@ -5,13 +5,13 @@ import json
 
 import numpy as np
 
-from keras_mixers.commands.command import MODEL_HELP, Command, whole_number
+from keras_mixers.commands.command import Command, add_model_arguments, load_model, whole_number
 from keras_mixers.profiling.table import aligned
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of `predict`."""
-    parser.add_argument("model", metavar="MODEL", help=MODEL_HELP)
+    add_model_arguments(parser)
     parser.add_argument("images", nargs="+", metavar="IMAGE", help="image files")
     parser.add_argument("--top", type=whole_number, default=3, metavar="N", help="classes to show (default: 3)")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
@@ -19,9 +19,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Prints the most probable classes of images."""
-    from keras_mixers.training import load_trained, predict_images
+    from keras_mixers.training import predict_images
 
-    model = load_trained(arguments.model)
+    model = load_model(arguments)
     probabilities = predict_images(model, arguments.images)
     names = model.class_names or [str(i) for i in range(probabilities.shape[1])]
     found = {

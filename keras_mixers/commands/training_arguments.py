@@ -6,7 +6,7 @@ from typing import Any
 
 import keras
 
-from keras_mixers.commands.command import number, whole_number
+from keras_mixers.commands.command import DEBUG_HELP, number, whole_number
 from keras_mixers.training.processes import join_processes
 
 
@@ -36,6 +36,7 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     add("--checkpoint-minutes", type=number, default=15, metavar="N", help="time between checkpoints (default: 15)")
     add("--tensorboard", action="store_true", help="write logs for TensorBoard too")
     add("--quiet", action="store_true", help="show only the result")
+    add("--debug", action="store_true", help=DEBUG_HELP)
     add_device_arguments(parser)
 
 
@@ -56,7 +57,12 @@ def join_the_others(arguments: argparse.Namespace) -> int:
 def add_dataset_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds where a data set of TFDS is, and whether it may be fetched."""
     parser.add_argument("--data-dir", metavar="FOLDER", help="where TensorFlow Datasets keeps its data")
-    parser.add_argument("--download", action="store_true", help="fetch the data set if it is not there")
+    parser.add_argument(
+        "--download",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="whether a data set that is not there is fetched (default: it is)",
+    )
 
 
 def recipe_parser(description: str, model: str) -> argparse.ArgumentParser:

@@ -1,14 +1,20 @@
 """Where images come from: a TFDS name or a folder of class folders."""
 
+import contextlib
 import dataclasses
 import difflib
+import hashlib
 import io
 import os
 import pathlib
+import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
+import requests
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
@@ -34,6 +40,7 @@ class Images:
         decode: function of one record that returns its uint8 image (height, width, 3). None if the records are
             such images themselves.
         shuffle_buffer: number of records that may be held in memory for shuffling; all of them by default.
+        origin: which images these are, as JSON has it: of a folder, the hash of its files' names.
 
     Example:
         >>> import numpy as np, tensorflow as tf
@@ -48,6 +55,7 @@ class Images:
     class_names: tuple[str, ...]
     decode: Callable | None = None
     shuffle_buffer: int | None = None
+    origin: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
     def num_classes(self) -> int:
@@ -70,8 +78,9 @@ def load_tfds(
     name: str,
     split: str,
     data_dir: str | os.PathLike[str] | None = None,
-    download: bool = False,
+    download: bool = True,
     limit: int | None = None,
+    verbose: bool = True,
 ) -> Images:
     """Images of a TFDS data set that has the features `image` and `label`.
 
@@ -81,6 +90,7 @@ def load_tfds(
         data_dir: folder of the data sets; TFDS's own, `~/tensorflow_datasets`, by default.
         download: whether to fetch and prepare the data set if `data_dir` lacks it.
         limit: keep only the first `limit` examples.
+        verbose: whether TFDS shows how far it is when it fetches a data set, on standard error.
 
     Returns:
         `Images`. Records are compressed images, read in the order of the files; TFDS shuffled them when it wrote
@@ -88,7 +98,8 @@ def load_tfds(
 
     Raises:
         ValueError: for an unknown name or split, a data set without images and labels, or a limit below 1.
-        FileNotFoundError: if `data_dir` lacks the data set and `download` is False.
+        FileNotFoundError: if `data_dir` lacks the data set and `download` is False, or TFDS cannot fetch it.
+        ConnectionError: if it cannot be fetched for want of a connection.
 
     Example:
         >>> load_tfds("cifar11", "train")
@@ -105,13 +116,14 @@ def load_tfds(
         nearest = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
         hint = f"did you mean {', '.join(nearest)}?" if nearest else "tfds.list_builders() lists the names."
         raise ValueError(f"TFDS has no data set {name!r}; {hint}") from None
-    if download:
-        builder.download_and_prepare()
-    elif not builder.data_path.exists():
-        raise FileNotFoundError(
-            f"The data set {name!r} is not in data_dir={data_dir or str(tfds.core.constants.DATA_DIR)!r}; "
-            "download=True fetches it there."
-        )
+    if not builder.data_path.exists():
+        folder = str(data_dir or tfds.core.constants.DATA_DIR)
+        if not download:
+            raise FileNotFoundError(
+                f"The data set {name!r} is not in {folder!r}, and downloads are switched off; switch them on, or name "
+                "the folder that holds it."
+            )
+        _fetch(builder, name, folder, verbose)
     features = dict(builder.info.features.items())
     image, label = features.get("image"), features.get("label")
     if not (isinstance(image, tfds.features.Image) and isinstance(label, tfds.features.ClassLabel)):
@@ -137,6 +149,44 @@ def load_tfds(
         decode=lambda contents: tf.ensure_shape(_decode(contents), (height, width, 3)),
         shuffle_buffer=10_000,
     )
+
+
+def _fetch(builder, name, folder, verbose):
+    """Fetch and prepare a data set; whatever fails leaves no data set behind."""
+    try:
+        # TFDS asks ten times, for minutes, before it says that there is no connection; this asks once.
+        _check_connection(builder, folder)
+        with contextlib.ExitStack() as stack:
+            shown = sys.stderr if verbose else stack.enter_context(open(os.devnull, "w"))
+            stack.enter_context(contextlib.redirect_stdout(shown))
+            stack.enter_context(contextlib.redirect_stderr(shown))
+            builder.download_and_prepare()
+    except (requests.RequestException, ConnectionError, tfds.core.download.util.DownloadError) as error:
+        raise ConnectionError(
+            f"The data set {name!r} is not in {folder!r}, and cannot be fetched ({_in_one_line(error)}): connect to "
+            "the internet, or name the folder that holds it (--data-dir), or begin with examples/digits.py, which "
+            "needs no download."
+        ) from error
+    except AssertionError as error:  # archives that TFDS may not fetch, such as ImageNet's
+        raise FileNotFoundError(f"TFDS cannot fetch the data set {name!r}: {_in_one_line(error)}") from error
+
+
+def _check_connection(builder, folder):
+    """Raise a ConnectionError if no host of the data set answers, unless its files may be there already."""
+    urls = {urlsplit(url).netloc: url for url in builder.url_infos or () if url.startswith("http")}
+    if not urls or builder.MANUAL_DOWNLOAD_INSTRUCTIONS or any(pathlib.Path(folder, "downloads").rglob("*.INFO")):
+        return
+    for url in urls.values():
+        try:
+            requests.head(url, timeout=10)
+        except requests.RequestException:
+            continue
+        return
+    raise ConnectionError(f"there is no connection to {' or '.join(urls)}")
+
+
+def _in_one_line(error):
+    return " ".join(str(error).split())
 
 
 def load_folder(directory: str | os.PathLike[str], limit: int | None = None) -> Images:
@@ -171,7 +221,7 @@ def load_folder(directory: str | os.PathLike[str], limit: int | None = None) -> 
     """
     _check_limit(limit)
     labels, paths, class_names = _files(directory)
-    return _images_of_files(labels, paths, class_names, limit)
+    return _images_of_files(directory, labels, paths, class_names, limit)
 
 
 VALIDATION_FOLDERS = ("val", "validation", "test")
@@ -196,14 +246,9 @@ def load_folders(directory: str | os.PathLike[str], validation_part: float = 0.1
         ValueError: if it holds no such folders, a class has fewer than two images, or the part is out of its range.
     """
     directory = pathlib.Path(directory)
-    if (directory / "train").is_dir():
-        others = [directory / name for name in VALIDATION_FOLDERS if (directory / name).is_dir()]
-        if not others:
-            raise ValueError(
-                f"{str(directory)!r} has train, but none of {', '.join(VALIDATION_FOLDERS)} beside it; add one, or put "
-                "the class folders of train into the folder itself to have a part set aside."
-            )
-        return {"train_images": load_folder(directory / "train"), "test_images": load_folder(others[0])}
+    evaluated = evaluated_folder(directory)
+    if evaluated != directory:
+        return {"train_images": load_folder(directory / "train"), "test_images": load_folder(evaluated)}
     if not 0 < validation_part < 1:
         raise ValueError(f"validation_part must be in (0, 1), got validation_part={validation_part}.")
     labels, paths, class_names = _files(directory)
@@ -218,9 +263,29 @@ def load_folders(directory: str | os.PathLike[str], validation_part: float = 0.1
 
     def of(chosen):
         (places,) = np.nonzero(chosen)
-        return _images_of_files([labels[i] for i in places], [paths[i] for i in places], class_names)
+        images = _images_of_files(directory, [labels[i] for i in places], [paths[i] for i in places], class_names)
+        split = {"validation_part": validation_part, "seed": seed}
+        return dataclasses.replace(images, origin={**images.origin, **split})
 
     return {"train_images": of(~aside), "test_images": of(aside)}
+
+
+def evaluated_folder(directory):
+    """The folder beside `train` whose images are evaluated; the folder itself if it has no `train`.
+
+    Raises:
+        ValueError: if there is `train`, and nothing beside it.
+    """
+    directory = pathlib.Path(directory)
+    if not (directory / "train").is_dir():
+        return directory
+    for name in VALIDATION_FOLDERS:
+        if (directory / name).is_dir():
+            return directory / name
+    raise ValueError(
+        f"{str(directory)!r} has train, but none of {', '.join(VALIDATION_FOLDERS)} beside it; add one, or put "
+        "the class folders of train into the folder itself to have a part set aside."
+    )
 
 
 def _files(directory):
@@ -249,9 +314,11 @@ def _files(directory):
     return labels, paths, tuple(path.name for path in classes)
 
 
-def _images_of_files(labels, paths, class_names, limit=None):
+def _images_of_files(directory, labels, paths, class_names, limit=None):
     records = tf.data.Dataset.from_tensor_slices(([*paths], tf.constant(labels, tf.int64)))
-    return Images(*_first(records, len(paths), limit), class_names, decode=_decode_file)
+    names = sorted(os.path.relpath(path, directory).replace(os.sep, "/") for path in paths[:limit])
+    origin = {"folder": str(directory), "files": hashlib.sha256("\n".join(names).encode()).hexdigest()}
+    return Images(*_first(records, len(paths), limit), class_names, decode=_decode_file, origin=origin)
 
 
 def _check_limit(limit):

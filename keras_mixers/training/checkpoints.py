@@ -8,6 +8,9 @@ import json
 import math
 import os
 import re
+import shutil
+import signal
+import sys
 import tempfile
 import time
 import warnings
@@ -20,6 +23,7 @@ import numpy as np
 
 NAME = re.compile(r"epoch_(\d+)_step_(\d+)\.npz")
 KEPT = 2
+INTERRUPTED = 130  # the exit status of a program that Ctrl-C has ended
 
 
 @dataclass(frozen=True, order=True)
@@ -116,15 +120,18 @@ def last_checkpoint(directory: str | Path) -> Checkpoint | None:
 
 def replace_file(path: Path, write: Any) -> None:
     """Calls `write` with a new file, which takes the place of `path` once it is whole and on the disk."""
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-        try:
+    file = tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False)  # noqa: SIM115
+    try:
+        with file:
+            if path.exists():
+                shutil.copymode(path, file.name)
             write(file)
             file.flush()
             os.fsync(file.fileno())
-            os.replace(file.name, path)
-        except BaseException:
-            Path(file.name).unlink(missing_ok=True)
-            raise
+        os.replace(file.name, path)  # once it is closed: Windows replaces no open file
+    except BaseException:
+        Path(file.name).unlink(missing_ok=True)
+        raise
 
 
 def _read(path: Path) -> Checkpoint:
@@ -167,7 +174,8 @@ class Checkpoints(keras.callbacks.Callback):
         start: where the run begins.
 
     Attributes:
-        stop_asked: set it to have a checkpoint written after the batch, and `SystemExit` raised.
+        stop_asked: the signal that asks for the end, 0 for none: after the batch a checkpoint is written, and
+            `SystemExit` raised.
     """
 
     def __init__(
@@ -184,7 +192,7 @@ class Checkpoints(keras.callbacks.Callback):
         self.seconds = minutes * 60
         self.writes = writes
         self.start = start or Position()
-        self.stop_asked = False
+        self.stop_asked = 0
         self.epoch = 0
         self.written = time.monotonic()
 
@@ -197,12 +205,21 @@ class Checkpoints(keras.callbacks.Callback):
         if self.seconds < math.inf and (self.stop_asked or time.monotonic() - self.written > self.seconds):
             self._write(position)
         if self.stop_asked:
-            kept = [str(path) for path in _paths(self.directory)]
-            goes_on = f"--resume goes on from {kept[-1]!r}" if kept else "there is no checkpoint yet"
-            raise SystemExit(f"Stopped in epoch {position.epoch + 1} after {position.step} batches; {goes_on}.")
+            self._stop(f"in epoch {position.epoch + 1} after {position.step} batches")
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         self._write(Position(epoch + 1))
+        if self.stop_asked:
+            self._stop(f"after epoch {epoch + 1}")
+
+    def _stop(self, where: str) -> None:
+        kept = [str(path) for path in _paths(self.directory)]
+        goes_on = f"--resume goes on from {kept[-1]!r}" if kept else "there is no checkpoint yet"
+        stopped = SystemExit(f"Stopped {where}; {goes_on}.")
+        if self.stop_asked == signal.SIGINT:
+            print(f"\n{stopped}", file=sys.stderr)
+            stopped.code = INTERRUPTED
+        raise stopped
 
     def _write(self, position: Position) -> None:
         if self.writes:

@@ -20,7 +20,13 @@ from keras_mixers.data import Share
 from keras_mixers.training.processes import join_processes, multi_worker_strategy, task
 
 # What JAX, TensorFlow, Gloo and NCCL write when a peer is gone; they share no class of exceptions.
-LOST = re.compile(r"gloo|nccl|heartbeat|collective|unavailable|connection|socket|coordination", re.IGNORECASE)
+LOST = re.compile(
+    r"gloo|nccl|heartbeat|collective|unavailable|coordination service|socket closed|"
+    r"connection (reset|refused|closed|aborted)",
+    re.IGNORECASE,
+)
+ENGINES = {"jax", "jaxlib", "tensorflow"}  # whose exceptions these are
+OWN_FAULTS = {"InvalidArgumentError", "NotFoundError", "ResourceExhaustedError"}  # such as an image that is damaged
 
 
 @dataclass(frozen=True)
@@ -110,12 +116,19 @@ class Devices:
         try:
             yield
         except Exception as error:
-            if self.share.processes == 1 or not LOST.search(str(error)) or isinstance(error, OSError):
+            if self.share.processes == 1 or not _tells_of_lost_process(error):
                 raise
             raise ConnectionError(
                 f"Process {self.share.process} of {self.share.processes} lost another one, which has ended or cannot "
                 "be reached (see what that one printed); start all of them again with resume=True (--resume)."
             ) from error
+
+
+def _tells_of_lost_process(error: Exception) -> bool:
+    """Whether an error of an engine says that it has lost another process."""
+    kind = type(error)
+    by_engine = kind.__module__.partition(".")[0] in ENGINES and kind.__name__ not in OWN_FAULTS
+    return by_engine and LOST.search(str(error)) is not None
 
 
 def find_devices(count: int | None = None) -> Devices:

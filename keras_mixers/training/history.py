@@ -1,11 +1,14 @@
 """One row an epoch, on disk as soon as the epoch is over."""
 
 import csv
+import io
 import time
 from pathlib import Path
 from typing import Any
 
 import keras
+
+from keras_mixers.training.checkpoints import replace_file
 
 
 class HistoryWriter(keras.callbacks.Callback):
@@ -41,10 +44,11 @@ class HistoryWriter(keras.callbacks.Callback):
             return
         self.begun = True
         kept = read_history(self.path)[: self.first_epoch] if self.first_epoch else []
-        with self.path.open("w", newline="") as file:
-            writer = csv.DictWriter(file, self.COLUMNS)
-            writer.writeheader()
-            writer.writerows(kept)
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, self.COLUMNS)
+        writer.writeheader()
+        writer.writerows(kept)
+        replace_file(self.path, lambda file: file.write(text.getvalue().encode()))
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         self.start = time.perf_counter()

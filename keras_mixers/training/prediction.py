@@ -20,15 +20,16 @@ if TYPE_CHECKING:
 NAMED = re.compile(r"(?P<model>\w+):(?P<weights>\w+)")
 
 
-def load_trained(path: str | Path) -> keras.Model:
+def load_trained(path: str | Path, *, needs_pixels: bool = True) -> keras.Model:
     """Reads a network from a .keras file, in Keras's safe mode, or makes one of the table with its trained weights.
 
     Args:
         path: a file that `fit` wrote, or any other network that classifies images and knows its `pixels`; or
             `"MODEL:WEIGHTS"`, such as `"splitmixer_i_256_8:cifar10"`.
+        needs_pixels: whether a network that does not know its `pixels` is refused.
 
     Returns:
-        The network; its `class_names` are None if they are not known.
+        The network; its `class_names`, and `pixels` if they are not needed, are None if they are not known.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -48,10 +49,12 @@ def load_trained(path: str | Path) -> keras.Model:
         raise ValueError(f"{str(path)!r} is damaged, or no network that can be loaded: {reason}.") from error
     if len(getattr(model, "output_shape", ())) != 2:
         raise ValueError(f"The network in {str(path)!r} gives no classes; build it with include_top=True.")
-    if getattr(model, "pixels", None) is None:
+    if not hasattr(model, "pixels"):
+        model.pixels = None
+    if model.pixels is None and needs_pixels:
         raise ValueError(
             f"The network in {str(path)!r} does not say which pixels it takes: set model.pixels, as "
-            "keras_mixers.find_preset(NAME).pixels has them, and save it again."
+            "keras_mixers.find_preset(NAME).pixels has them, and save it again, or name them (--size, --mean, --std)."
         )
     if not hasattr(model, "class_names"):
         model.class_names = None
@@ -158,7 +161,8 @@ def check_classes(model: keras.Model, class_names: Sequence[str]) -> None:
 
 def _log_probabilities(model: keras.Model, batch: np.ndarray) -> np.ndarray:
     outputs = keras.ops.convert_to_numpy(model.predict_on_batch(batch)).astype("float64")
-    if model.layers[-1].get_config().get("activation") == "softmax":
+    last = model.layers[-1]
+    if isinstance(last, keras.layers.Softmax) or last.get_config().get("activation") in ("softmax", "sigmoid"):
         return np.log(np.maximum(outputs, np.finfo("float32").tiny))
     outputs -= outputs.max(1, keepdims=True)
     return outputs - np.log(np.exp(outputs).sum(1, keepdims=True))

@@ -6,6 +6,8 @@ from typing import TextIO
 
 import keras
 
+from keras_mixers.training.checkpoints import Checkpoints
+
 
 class Progress(keras.callbacks.Callback):
     """Shows a line that is renewed in a terminal, and one line for each epoch that is over.
@@ -13,20 +15,29 @@ class Progress(keras.callbacks.Callback):
     Args:
         images: number of images in an epoch.
         batches: number of batches in an epoch.
+        epochs: number of epochs of the whole run.
+        checkpoints: where this part of the run begins.
         stream: where it is shown; standard error by default.
     """
 
     SECONDS = 0.5
 
-    def __init__(self, images: int, batches: int, stream: TextIO | None = None) -> None:
+    def __init__(
+        self, images: int, batches: int, epochs: int, checkpoints: Checkpoints, stream: TextIO | None = None
+    ) -> None:
         super().__init__()
-        self.images, self.batches, self.stream = images, batches, stream or sys.stderr
+        self.images, self.batches, self.epochs, self.stream = images, batches, epochs, stream or sys.stderr
+        self.checkpoints = checkpoints
+        self.start, self.done, self.shown = None, 0, 0.0
 
     def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
-        self.start, self.done, self.shown = time.perf_counter(), 0, 0.0
+        if self.start is None:  # a run may be several calls of model.fit
+            self.start = time.perf_counter()
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         self.epoch, self.epoch_start, self.epoch_done = epoch, time.perf_counter(), 0
+        start = self.checkpoints.start
+        self.first_step = start.step if epoch == start.epoch else 0
 
     def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
         self.done += 1
@@ -34,7 +45,7 @@ class Progress(keras.callbacks.Callback):
         now = time.perf_counter()
         if self.stream.isatty() and now - self.shown > self.SECONDS:
             self.shown = now
-            self._show(f"{batch + 1}/{self.params['steps']} batches", logs, end="\r")
+            self._show(f"{self.first_step + batch + 1}/{self.batches} batches", logs, end="\r")
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         self._show(f"{time.perf_counter() - self.epoch_start:.0f} s", logs, end="\n")
@@ -42,10 +53,10 @@ class Progress(keras.callbacks.Callback):
     def _show(self, where: str, logs: dict[str, float] | None, end: str) -> None:
         seconds = time.perf_counter() - self.epoch_start
         speed = self.epoch_done * self.images / self.batches / seconds
-        left = (self.params["epochs"] - self.epoch) * self.params["steps"] - self.epoch_done
+        left = (self.epochs - self.epoch) * self.batches - self.first_step - self.epoch_done
         left = clock(left * (time.perf_counter() - self.start) / self.done)
         figures = "  ".join(f"{name} {value:.4f}" for name, value in (logs or {}).items())
-        text = f"epoch {self.epoch + 1}/{self.params['epochs']}  {where}  {figures}  {speed:,.0f} images/s  {left} left"
+        text = f"epoch {self.epoch + 1}/{self.epochs}  {where}  {figures}  {speed:,.0f} images/s  {left} left"
         erase = "\x1b[2K" if self.stream.isatty() else ""
         print(f"{erase}{text}", end=end, file=self.stream, flush=True)
 

@@ -2,6 +2,7 @@
 
 import ast
 import difflib
+import inspect
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
@@ -11,11 +12,13 @@ from typing import Any
 from keras_mixers.data import Augmentation
 from keras_mixers.layers.validation import check_choice, check_positive, check_positive_int
 from keras_mixers.models import Pixels, find_preset
+from keras_mixers.models.isotropic import NetworkOptions
 from keras_mixers.training.adamw import AdamW
 from keras_mixers.training.muon import Muon
 from keras_mixers.training.schedule import SCHEDULES
 
 OPTIMIZERS = {"adamw": AdamW, "muon": Muon, "muon_flat": partial(Muon, flatten=True)}
+SET_BY_FIT = {"input_shape", "preprocessing", "data_format", "dtype"}
 POLICIES = {"float32": "float32", "float16": "mixed_float16", "bfloat16": "mixed_bfloat16"}
 
 
@@ -109,6 +112,14 @@ class Recipe:
         check_choice("schedule", self.schedule, tuple(SCHEDULES))
         check_choice("optimizer", self.optimizer, tuple(OPTIMIZERS))
         check_choice("precision", self.precision, tuple(POLICIES))
+        known = _model_arguments(self.model)
+        for name in self.model_arguments:
+            if name not in known:
+                nearest = difflib.get_close_matches(name, known, n=1, cutoff=0)
+                raise ValueError(
+                    f"{self.model!r} has no argument {name!r} that a recipe may set; did you mean "
+                    f"model_arguments.{nearest[0]}?"
+                )
         if self.batch_size % self.accumulation:
             raise ValueError(
                 f"accumulation must divide batch_size, got accumulation={self.accumulation} and "
@@ -147,6 +158,13 @@ class Recipe:
         values["pixels"] = Pixels(**_with_tuples(values["pixels"]))
         values["augmentation"] = Augmentation(**_with_tuples(values["augmentation"]))
         return cls(**values)
+
+
+def _model_arguments(model: str) -> list[str]:
+    """Names the arguments of a network's builder that a recipe may set; `fit` sets the others."""
+    own = inspect.signature(find_preset(model).builder).parameters
+    names = [name for name, each in own.items() if each.kind is not each.VAR_KEYWORD]
+    return [name for name in [*names, *NetworkOptions.__annotations__] if name not in SET_BY_FIT]
 
 
 def _read(value: Any) -> Any:

@@ -137,6 +137,17 @@ RECIPES: dict[str, Recipe] = {
     "imagenet_splitmixer_i_768_32": replace(
         _IMAGENET, model="splitmixer_i_768_32", epochs=300, published=75.05, source="SplitMixer Table 2"
     ),
+    # Photographs of one's own, in a folder: train photos --images FOLDER.
+    "photos": Recipe(
+        "splitmixer_i_256_8_p7_k7",
+        "folder",
+        IMAGENET,
+        replace(SPLITMIXER_AUGMENTATION, crop_scale=(0.25, 1.0)),
+        epochs=30,
+        batch_size=64,
+        learning_rate=0.01,
+        clip_norm=1.0,
+    ),
     # The same path in small: two cores take minutes.
     "cifar10_smoke": replace(
         _CIFAR10,

@@ -3,7 +3,11 @@
 import contextlib
 import json
 import math
+import os
+import shutil
 import signal
+import sys
+import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -28,6 +32,13 @@ from keras_mixers.training.recipes import find_recipe
 from keras_mixers.training.schedule import SCHEDULES
 from keras_mixers.training.whitening import whiten_patches
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
+# What a run writes into its folder before its first checkpoint, and that.
+RUN_FILES = ("recipe.json", "history.csv", "best.keras", "checkpoints", "tensorboard")
 # Of a recipe, what may differ when a run is resumed: nothing that has an effect on the epochs to come.
 FREE_ON_RESUME = {"published", "source"}
 
@@ -54,7 +65,7 @@ def fit(
     *,
     output_dir: str | Path,
     data_dir: str | Path | None = None,
-    download: bool = False,
+    download: bool = True,
     train_images: Images | None = None,
     test_images: Images | None = None,
     weights: str | Path | None = None,
@@ -69,19 +80,20 @@ def fit(
 
     The folder gets `model.keras` and `best.keras` (which know their classes and pixels), `history.csv`, `metrics.json`,
     `recipe.json`, `curves.png` where matplotlib is installed, and `checkpoints/` after each epoch and every few
-    minutes. A run that was killed goes on from there with `resume`: the same curve as an unbroken one. SIGTERM writes a
-    checkpoint first.
+    minutes. A run that was killed goes on from there with `resume`: the same curve as an unbroken one. SIGTERM and
+    Ctrl-C write a checkpoint first. What fails before there is a checkpoint leaves nothing in the folder.
 
     Args:
         recipe: a `Recipe`, or the name of one of `RECIPES`.
         output_dir: the folder.
         data_dir: where TFDS keeps its data; its own folder by default.
-        download: whether TFDS may fetch the data set.
+        download: whether TFDS fetches a data set that is not there.
         train_images: images to train on, in the place of the recipe's data set.
         test_images: images to evaluate after each epoch, likewise.
         weights: trained weights to start from, with a new head: whatever `weights=` of a network takes.
         freeze: number of blocks, from the first, whose weights stay as they are, and the embedding's too; 0 for none.
-        resume: whether a run that this folder holds goes on; without it a folder with a run is refused.
+        resume: whether a run that this folder holds goes on, with the same recipe, images, `weights` and `freeze`;
+            without it a folder with a run is refused.
         checkpoint_minutes: how often a checkpoint is written within an epoch.
         devices: how many of this machine's accelerators share each batch; all by default. Several processes join
             with `join_processes` before.
@@ -92,20 +104,29 @@ def fit(
         A `Run`.
 
     Raises:
-        ValueError: if there is no such recipe, the folder holds another run, or the images have other classes than
-            the test images.
-        FileNotFoundError: if the data set is not there.
+        ValueError: if there is no such recipe, the folder holds another run or one that another process trains, or
+            the images have other classes than the test images.
+        FileNotFoundError: if the data set is not there, and may not be fetched.
         OSError: if files cannot be written.
         FloatingPointError: if the loss becomes infinite or not a number.
-        ConnectionError: if another process of the run has ended.
+        ConnectionError: if the data set cannot be fetched, or another process of the run has ended.
     """
     recipe = find_recipe(recipe) if isinstance(recipe, str) else recipe
     devices = find_devices(devices)
     batch_size = shared_batch_size(recipe, devices)
+    check_sizes(recipe)
     directory = Path(output_dir)
-    with devices.naming_lost_processes(), naming_full_disk(directory), devices.scope():
-        checkpoint = open_directory(directory, recipe, resume, devices)
-        train_images, test_images = load_images(recipe, data_dir, download, train_images, test_images)
+    with (
+        devices.naming_lost_processes(),
+        naming_full_disk(directory),
+        run_folder(directory, recipe, resume) if devices.writes else contextlib.nullcontext(),
+        devices.scope(),
+    ):
+        checkpoint = find_checkpoint(directory, resume, devices)
+        train_images, test_images = load_images(recipe, data_dir, download, train_images, test_images, bool(verbose))
+        start = describe_start(train_images, test_images, weights, freeze)
+        if checkpoint is not None:
+            check_same_start(directory, checkpoint.notes.get("start"), start)
 
         keep_memory()
         keras.utils.set_random_seed(recipe.seed)
@@ -128,11 +149,11 @@ def fit(
         )
         test, test_steps = devices.repeated(test)
 
-        position, notes = Position(), {"best": None}
+        position, notes = Position(), {"best": None, "start": start}
         if checkpoint is not None:
             checkpoint.restore(model)
             position = checkpoint.position
-            notes.update(checkpoint.notes)
+            notes |= {"start": start, **checkpoint.notes}
         averages = [keras.callbacks.SwapEMAWeights()] if recipe.ema else []
         checkpoints = Checkpoints(
             directory / "checkpoints",
@@ -144,9 +165,12 @@ def fit(
         if devices.writes:
             watching.append(HistoryWriter(directory / "history.csv", first_epoch=position.epoch))
         watching.append(KeepBest(directory / "best.keras", notes, averages, devices.writes))
+        if devices.writes:
+            (directory / "recipe.json").write_text(json.dumps(recipe.to_json(), indent=2) + "\n")
         if devices.writes and verbose:
-            watching.append(Progress(train_images.count, batches_per_epoch))
-        with stopping_at_sigterm(checkpoints):
+            watching.append(Progress(train_images.count, batches_per_epoch, recipe.epochs, checkpoints))
+            print(first_line(train_images, test_images, devices, directory, position), file=sys.stderr, flush=True)
+        with stopping_when_asked(checkpoints):
             while position.epoch < recipe.epochs:
                 # An epoch that was broken off has fewer batches than the others, hence its own call of model.fit.
                 epochs = range(position.epoch, position.epoch + 1 if position.step else recipe.epochs)
@@ -174,6 +198,7 @@ def fit(
                     epochs=epochs.stop,
                     steps_per_epoch=batches_per_epoch - position.step,
                     callbacks=[RestoreMetrics(checkpoint, position), *watching, checkpoints, *weights_kept, *callbacks],
+                    shuffle=False,  # train_batches has shuffled them; Keras would warn that it cannot
                     verbose=0,
                 )
                 position = Position(epochs.stop)
@@ -182,7 +207,7 @@ def fit(
         if recipe.ema:
             take_averages(model)
         found = model.evaluate(test, steps=test_steps, verbose=0, return_dict=True)
-        return finish(recipe, model, found, directory, devices)
+        return finish(recipe, model, found, directory, devices, start)
 
 
 def shared_batch_size(recipe: Recipe, devices: Devices) -> int:
@@ -202,10 +227,18 @@ def shared_batch_size(recipe: Recipe, devices: Devices) -> int:
     return batch_size
 
 
-def open_directory(directory: Path, recipe: Recipe, resume: bool, devices: Devices) -> Checkpoint | None:
-    """Makes the folder of a run, or finds the run that it holds; returns its last checkpoint, if there is one."""
-    if devices.writes:
-        make_directory(directory, recipe, resume)
+def check_sizes(recipe: Recipe) -> None:
+    """Refuses to cut small crops out of images that stay large: evaluation would see the whole image instead."""
+    size, resize = recipe.pixels.size, recipe.augmentation.resize
+    if resize is not None and not size <= resize <= 1.5 * size:
+        raise ValueError(
+            f"augmentation.resize must go with pixels.size, got augmentation.resize={resize} and pixels.size={size}; "
+            f"set augmentation.resize={round(size / recipe.pixels.crop_fraction)} too."
+        )
+
+
+def find_checkpoint(directory: Path, resume: bool, devices: Devices) -> Checkpoint | None:
+    """Returns the last checkpoint of the run that goes on, if there is one."""
     checkpoint = last_checkpoint(directory / "checkpoints") if resume else None
     position = checkpoint.position if checkpoint else Position()
     devices.check_agreement(
@@ -216,10 +249,71 @@ def open_directory(directory: Path, recipe: Recipe, resume: bool, devices: Devic
     return checkpoint
 
 
-def make_directory(directory: Path, recipe: Recipe, resume: bool) -> None:
-    """Makes the folder of a run, or checks that the run that it holds may be gone on with."""
+@contextlib.contextmanager
+def run_folder(directory: Path, recipe: Recipe, resume: bool) -> Iterator[None]:
+    """Makes the folder of a run and keeps it for this process; a run that ends without a checkpoint leaves nothing.
+
+    Raises:
+        ValueError: if the folder holds a run that may not go on with this recipe, or another process trains in it.
+        OSError: if it cannot be written to.
+    """
+    missing = [folder for folder in (directory, *directory.parents) if not folder.exists()]
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=directory):
+            pass
+    except OSError as error:
+        raise OSError(
+            f"output_dir={str(directory)!r} cannot be written to: {error.strerror or error}; choose another folder."
+        ) from error
+    with locked(directory):
+        check_run(directory, recipe, resume)
+        try:
+            yield
+        except BaseException:
+            if not holds_run(directory):
+                for path in (directory / name for name in RUN_FILES):
+                    if path.is_dir():
+                        shutil.rmtree(path, ignore_errors=True)
+                    else:
+                        path.unlink(missing_ok=True)
+                with contextlib.suppress(OSError):  # something else is in it
+                    for folder in missing:
+                        folder.rmdir()
+            raise
+
+
+@contextlib.contextmanager
+def locked(directory: Path) -> Iterator[None]:
+    """Keeps a folder for this process, where the system has such locks; it ends with the process."""
+    if fcntl is None:
+        yield
+        return
+    folder = os.open(directory, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ValueError(
+                f"Another process trains in output_dir={str(directory)!r}; wait until it has ended, or choose another "
+                "folder."
+            ) from error
+        except OSError:  # a file system without locks
+            pass
+        yield
+    finally:
+        os.close(folder)
+
+
+def holds_run(directory: Path) -> bool:
+    """Whether a folder has something of a run that could be lost."""
+    return (directory / "model.keras").exists() or any((directory / "checkpoints").glob("epoch_*.npz"))
+
+
+def check_run(directory: Path, recipe: Recipe, resume: bool) -> None:
+    """Refuses a folder with a run that may not go on."""
     path = directory / "recipe.json"
-    if path.exists():
+    if path.exists() and holds_run(directory):
         if not resume:
             raise ValueError(
                 f"output_dir={str(directory)!r} holds a run already; resume=True (--resume) goes on with it, or choose "
@@ -236,14 +330,59 @@ def make_directory(directory: Path, recipe: Recipe, resume: bool) -> None:
                 f"The run in {str(directory)!r} began with {', '.join(changed)}; resume it with the same recipe, or "
                 "choose another folder."
             )
+
+
+def describe_start(
+    train_images: Images, test_images: Images, weights: str | Path | None, freeze: int
+) -> dict[str, Any]:
+    """Returns what a run began with beside its recipe, as JSON has it."""
+    return {
+        "class_names": list(train_images.class_names),
+        "train_images": {"count": train_images.count, **train_images.origin},
+        "test_images": {"count": test_images.count, **test_images.origin},
+        "weights": None if weights is None else str(weights),
+        "freeze": freeze,
+    }
+
+
+def check_same_start(directory: Path, before: dict[str, Any] | None, start: dict[str, Any]) -> None:
+    """Refuses to go on with other images, another split, or other `weights` and `freeze` than a run began with.
+
+    Args:
+        directory: its folder.
+        before: what `describe_start` gave; None for a run of an earlier version, which did not record it.
+        start: what it gives now.
+    """
+    if before is None:
         return
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(recipe.to_json(), indent=2) + "\n")
-    except OSError as error:
-        raise OSError(
-            f"output_dir={str(directory)!r} cannot be written to: {error.strerror or error}; choose another folder."
-        ) from error
+    changed = [f"{name}={before[name]!r}" for name in ("weights", "freeze") if before[name] != start[name]]
+    if before["class_names"] != start["class_names"]:
+        changed.append(f"the classes {', '.join(before['class_names'][:5])}")
+    parts = [each["train_images"].get("validation_part") for each in (before, start)]
+    if parts[0] != parts[1]:
+        changed.append(f"validation_part={parts[0]}")
+    else:
+        changed += [
+            f"other {name} ({before[name]['count']:,} where there are {start[name]['count']:,})"
+            for name in ("train_images", "test_images")
+            if any(before[name].get(key) != start[name].get(key) for key in ("count", "files"))
+        ]
+    if changed:
+        raise ValueError(
+            f"The run in {str(directory)!r} began with {' and '.join(changed)}; resume it with the same, "
+            "or choose another folder."
+        )
+
+
+def first_line(train_images: Images, test_images: Images, devices: Devices, directory: Path, position: Position) -> str:
+    """Returns what is shown before the first batch: what is trained on, by what, and where the files go."""
+    machine = describe_machine()
+    several = f"{devices.share.devices} x " if devices.share.devices > 1 else ""
+    goes_on = f", from epoch {position.epoch + 1}, batch {position.step + 1}" if position != Position() else ""
+    return (
+        f"{train_images.count:,} images of {train_images.num_classes} classes, {test_images.count:,} to test on; "
+        f"{machine.backend} on {several}{machine.gpu or machine.cpu}; {directory}{goes_on}"
+    )
 
 
 def load_images(
@@ -252,6 +391,7 @@ def load_images(
     download: bool,
     train_images: Images | None,
     test_images: Images | None,
+    verbose: bool,
 ) -> tuple[Images, Images]:
     """Returns the images of a recipe, or those that were given in their place."""
     if (train_images is None) != (test_images is None):
@@ -259,10 +399,13 @@ def load_images(
     if train_images is None:
         if recipe.dataset == "folder":
             raise ValueError(
-                "The recipe is for images of your own: give train_images and test_images, as load_folder returns them."
+                "The recipe is for images of your own: name their folder with --images, or in Python give train_images "
+                "and test_images."
             )
-        train_images = load_tfds(recipe.dataset, recipe.train_split, data_dir, download, recipe.limit_train)
-        test_images = load_tfds(recipe.dataset, recipe.test_split, data_dir, download, recipe.limit_test)
+        train_images, test_images = (
+            load_tfds(recipe.dataset, split, data_dir, download, limit, verbose)
+            for split, limit in ((recipe.train_split, recipe.limit_train), (recipe.test_split, recipe.limit_test))
+        )
     if train_images.class_names != test_images.class_names:
         raise ValueError(
             f"Training and test images must have the same classes, got {len(train_images.class_names)} and "
@@ -347,23 +490,34 @@ class RestoreMetrics(keras.callbacks.Callback):
 
 
 @contextlib.contextmanager
-def stopping_at_sigterm(checkpoints: Checkpoints) -> Iterator[None]:
-    """Has a checkpoint written, and the process ended, where the system asks for it."""
+def stopping_when_asked(checkpoints: Checkpoints) -> Iterator[None]:
+    """Has a checkpoint written, and the process ended, where the system asks for it (SIGTERM) or the user (Ctrl-C)."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
     def ask(signal_number: int, frame: Any) -> None:
-        checkpoints.stop_asked = True
+        checkpoints.stop_asked = signal_number
+        signal.signal(signal_number, before[signal_number])  # asked again, the process ends at once
 
-    before = signal.signal(signal.SIGTERM, ask)
+    before = {number: signal.getsignal(number) or signal.SIG_DFL for number in (signal.SIGTERM, signal.SIGINT)}
+    for number in before:
+        signal.signal(number, ask)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
-def finish(recipe: Recipe, model: keras.Model, found: dict[str, float], directory: Path, devices: Devices) -> Run:
+def finish(
+    recipe: Recipe,
+    model: keras.Model,
+    found: dict[str, float],
+    directory: Path,
+    devices: Devices,
+    start: dict[str, Any],
+) -> Run:
     """Writes the trained network, its metrics and the curves.
 
     Args:
@@ -372,6 +526,7 @@ def finish(recipe: Recipe, model: keras.Model, found: dict[str, float], director
         found: what `model.evaluate` gave.
         directory: where it is written.
         devices: what it was trained on.
+        start: what it began with beside the recipe.
     """
     history = read_history(directory / "history.csv") if devices.writes else []
     metrics = {
@@ -383,6 +538,7 @@ def finish(recipe: Recipe, model: keras.Model, found: dict[str, float], director
         "processes": devices.share.processes,
         "machine": asdict(describe_machine()),
         "recipe": recipe.to_json(),
+        "start": start,
         "history": history,
     }
     if not devices.writes:

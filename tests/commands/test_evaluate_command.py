@@ -4,7 +4,7 @@ import json
 
 import keras
 import pytest
-from drawn_images import write_tfds
+from drawn_images import write_class_folders, write_tfds
 
 from keras_mixers.data import eval_batches, load_folder
 from keras_mixers.training import load_trained
@@ -26,6 +26,17 @@ def test_gives_what_keras_computes(run, trained, photos):
         "top-5": 1.0,
         "loss": pytest.approx(loss, rel=1e-5),
     }
+
+
+def test_evaluates_what_train_set_aside(run, refused, trained, tmp_path):
+    """Of a folder with train and val, as train takes it."""
+    for part, seed in (("train", 1), ("val", 2)):
+        write_class_folders(tmp_path / "both" / part, 9, 20, seed)
+    model = trained / "model.keras"
+    found = json.loads(run("evaluate", model, "--images", tmp_path / "both", "--json"))
+    assert found == json.loads(run("evaluate", model, "--images", tmp_path / "both" / "val", "--json"))
+    write_class_folders(tmp_path / "one" / "train", 9, 20)
+    assert "has train, but none of val" in refused("evaluate", model, "--images", tmp_path / "one")
 
 
 def test_prints_a_table(run, trained, photos):
@@ -56,7 +67,10 @@ def test_evaluates_on_a_data_set_of_tfds(run, refused, trained, tmp_path):
     [
         (("no.keras", "--images", "."), "There is no network at 'no.keras'; train writes model.keras and best.keras."),
         (("model.keras", "--images", "no/folder"), "The image folder 'no/folder' does not exist."),
-        (("model.keras", "--dataset", "cifar10", "--data-dir", "."), "The data set 'cifar10' is not in data_dir='.'"),
+        (
+            ("model.keras", "--dataset", "cifar10", "--data-dir", ".", "--no-download"),
+            "'cifar10' is not in '.', and down",
+        ),
         (("model.keras", "--dataset", "cifar11"), "TFDS has no data set 'cifar11'; did you mean cifar10"),
         (("metrics.json", "--images", "."), "'metrics.json' is no .keras file, or was cut short"),
         (("model.keras", "--images", "."), "class folders of '.' hold no images"),

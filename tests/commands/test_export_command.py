@@ -5,6 +5,7 @@ import json
 import pytest
 from drawn_images import write_class_folders
 
+import keras_mixers
 from keras_mixers.export import read_metadata
 
 pytestmark = pytest.mark.any_backend
@@ -15,6 +16,12 @@ def test_writes_and_compares(run, trained, photos, tmp_path):
     assert "small.onnx: onnx, " in printed
     assert "the same class for 100.0 % of 24 images, outputs within" in printed
     assert read_metadata(tmp_path / "small.onnx")["class_names"] == ["blue", "green", "red"]
+
+
+def test_takes_a_network_that_does_not_say_which_pixels_it_takes(run, tmp_path):
+    keras_mixers.SplitMixerI(8, 1, input_shape=(16, 16, 3), data_format="channels_last").save(tmp_path / "own.keras")
+    report = json.loads(run("export", tmp_path / "own.keras", tmp_path / "small.keras", "--json"))
+    assert report["agreement"] == 1.0
 
 
 def test_prints_json(run, trained, tmp_path):

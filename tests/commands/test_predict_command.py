@@ -60,6 +60,38 @@ def test_refuses_what_it_cannot_read(refused, trained, photos, images, tmp_path)
     assert refused("predict", images[0], images[1]).startswith(f"'{images[0]}' is no .keras file")
 
 
+def test_takes_a_network_without_pixels_with_what_is_said_of_them(run, trained, images, tmp_path):
+    model = load_trained(trained / "model.keras")
+    expected = json.loads(run("predict", trained / "model.keras", *images, "--json"))
+    pixels, model.pixels = model.pixels, None
+    model.save(tmp_path / "model.keras")
+    said = ["--size", pixels.size, "--mean", *pixels.mean, "--std", *pixels.std]
+    found = json.loads(run("predict", tmp_path / "model.keras", *images, "--json", *said))
+    for path, probabilities in expected.items():
+        assert list(found[path].values()) == pytest.approx(list(probabilities.values()), rel=1e-4)
+
+
+def test_takes_a_network_of_plain_keras(run, images, tmp_path):
+    """Its input says the size; the statistics are ImageNet's unless others are given."""
+    layers = [keras.Input((16, 16, 3)), keras.layers.Flatten(), keras.layers.Dense(2)]
+    model = keras.Sequential(layers)
+    model.save(tmp_path / "model.keras")
+    found = json.loads(run("predict", tmp_path / "model.keras", images[0], "--json", "--size", 16))
+    photograph = np.asarray(Image.open(images[0]))
+    batch = keras_mixers.find_preset("convmixer_768_32").pixels
+    batch = type(batch)(16, batch.mean, batch.std).preprocess([photograph], data_format="channels_last")
+    expected = keras.ops.convert_to_numpy(keras.ops.softmax(model.predict(batch, verbose=0)))[0]
+    assert [found[str(images[0])][str(i)] for i in range(2)] == pytest.approx(expected.tolist(), rel=1e-4)
+    mean = ["--mean", 0.485, 0.456, 0.406]
+    assert json.loads(run("predict", tmp_path / "model.keras", images[0], "--json", *mean)) == found
+
+
+def test_asks_for_the_size_that_the_network_does_not_say(refused, images, tmp_path):
+    keras_mixers.SplitMixerI(8, 1).save(tmp_path / "model.keras")
+    sentence = refused("predict", tmp_path / "model.keras", *images, "--mean", 0.5, 0.5, 0.5)
+    assert sentence.endswith("takes images of any size; say which with --size.")
+
+
 def test_refuses_a_network_without_pixels(refused, images, tmp_path):
     keras_mixers.SplitMixerI(8, 1).save(tmp_path / "model.keras")
     sentence = refused("predict", tmp_path / "model.keras", *images)

@@ -89,16 +89,46 @@ def test_names_an_image_that_is_damaged(refused, photos, train_arguments, tmp_pa
         (("cifar10_smok",), "There is no recipe named 'cifar10_smok'; did you mean 'cifar10_smoke'"),
         (("cifar10_smoke", "--set", "epoch=3"), "A recipe has no 'epoch'; did you mean 'epochs'?"),
         (("cifar10_smoke", "--set", "pixels.sise=16"), "A recipe has no 'pixels.sise'; did you mean 'pixels.size'?"),
+        (
+            ("cifar10_smoke", "--set", "model_arguments.dims=3"),
+            "no argument 'dims' that a recipe may set; did you mean m",
+        ),
         (("cifar10_smoke", "--epochs", "many"), "epochs must be a whole number of at least 1, got epochs='many'."),
         (("cifar10_smoke", "--batch-size", 0), "batch_size must be a whole number of at least 1, got batch_size=0."),
         (("cifar10_smoke", "--images", "no/folder"), "The image folder 'no/folder' does not exist."),
-        (("cifar10_smoke", "--data-dir", "no/data"), "The data set 'cifar10' is not in data_dir='no/data'"),
+        (
+            ("cifar10_smoke", "--data-dir", "no/data", "--no-download"),
+            "is not in 'no/data', and downloads are switched",
+        ),
         (("cifar10_smoke", "--set", "dataset=cifar11"), "TFDS has no data set 'cifar11'; did you mean cifar10"),
         (("cifar10_smoke", "--set", "dataset=folder"), "The recipe is for images of your own"),
     ],
 )
 def test_refuses_in_one_sentence(refused, tmp_path, arguments, message):
     assert message in refused("train", *arguments, "--output-dir", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_of_a_start_that_failed_is_as_good_as_new(refused, run, train_arguments, tmp_path):
+    assert "weights at 'no.keras'" in refused(*train_arguments(tmp_path / "run", "--weights", "no.keras"))
+    assert not (tmp_path / "run").exists()
+    run(*train_arguments(tmp_path / "run"))
+
+
+def test_goes_on_only_with_the_images_and_the_split_it_began_with(refused, run, photos, train_arguments, tmp_path):
+    run(*train_arguments(tmp_path / "run", "--epochs", 1))
+    again = (tmp_path / "run", "--epochs", 1, "--resume")
+    assert "began with validation_part=0.25; resume it with the same" in refused(
+        *train_arguments(*again, "--validation-part", 0.5)
+    )
+    moved = shutil.copytree(photos, tmp_path / "moved")
+    run(*train_arguments(*again, "--images", moved))
+    (moved / "red" / "002.png").rename(moved / "red" / "other.png")
+    assert "began with other " in refused(*train_arguments(*again, "--images", moved))
+    start = json.loads((tmp_path / "run" / "metrics.json").read_text())["start"]
+    assert start["class_names"] == list(CLASSES)
+    assert start["train_images"]["count"] + start["test_images"]["count"] == 24
+    assert (start["train_images"]["validation_part"], start["train_images"]["seed"]) == (0.25, 42)
 
 
 @pytest.mark.parametrize(

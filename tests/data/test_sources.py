@@ -1,6 +1,9 @@
 import functools
 import http.server
+import shutil
 import threading
+import time
+import zipfile
 
 import numpy as np
 import pytest
@@ -51,18 +54,24 @@ class TinyWords(tfds.core.GeneratorBasedBuilder):
 
 
 @pytest.fixture(scope="module")
-def data_dir(tmp_path_factory):
-    """A TFDS folder that load_tfds has filled by a download over HTTP."""
+def served(tmp_path_factory):
+    """The folder of a server on this machine, from which the data set is fetched."""
     served = tmp_path_factory.mktemp("served")
     np.savez(served / "reds.npz", reds=np.arange(10) % 2)
     handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(served))
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     TinyColors.url = f"http://127.0.0.1:{server.server_port}/reds.npz"
-    data_dir = tmp_path_factory.mktemp("tfds")
-    load_tfds("tiny_colors", "train", data_dir, download=True)
+    yield served
     server.shutdown()
     server.server_close()
+
+
+@pytest.fixture(scope="module")
+def data_dir(served, tmp_path_factory):
+    """A TFDS folder that load_tfds has filled by a download over HTTP."""
+    data_dir = tmp_path_factory.mktemp("tfds")
+    load_tfds("tiny_colors", "train", data_dir)
     return data_dir
 
 
@@ -89,8 +98,44 @@ def test_tfds_splits_slices_and_limits(data_dir):
 
 
 def test_tfds_data_set_that_is_not_there(tmp_path):
-    with pytest.raises(FileNotFoundError, match=f"'tiny_colors' is not in data_dir=.*{tmp_path.name}.*download=True"):
+    with pytest.raises(FileNotFoundError, match=f"'tiny_colors' is not in '.*{tmp_path.name}', and downloads are"):
+        load_tfds("tiny_colors", "train", tmp_path, download=False)
+
+
+def test_tfds_data_set_without_a_connection(tmp_path, monkeypatch):
+    """It is told soon, with the ways on, and nothing is left."""
+    for name in ("http_proxy", "https_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")  # nobody listens there
+    started = time.monotonic()
+    with pytest.raises(ConnectionError, match=r"'cifar10' is not in .*no connection to .*--data-dir.*examples/digits"):
+        load_tfds("cifar10", "train", tmp_path)
+    assert time.monotonic() - started < 30
+    assert not list(tmp_path.rglob("*"))
+
+
+def test_tfds_download_that_breaks_off_leaves_no_data_set(served, tmp_path, capfd):
+    path = served / "reds.npz"
+    whole = path.read_bytes()
+    path.rename(served / "away.npz")
+    with pytest.raises(ConnectionError, match=r"'tiny_colors' is not in .*cannot be fetched \(.*404"):
         load_tfds("tiny_colors", "train", tmp_path)
+    path.write_bytes(whole[:200])  # it comes, and is damaged
+    with pytest.raises(zipfile.BadZipFile):
+        load_tfds("tiny_colors", "train", tmp_path)
+    with pytest.raises(FileNotFoundError, match="downloads are switched off"):
+        load_tfds("tiny_colors", "train", tmp_path, download=False)
+    shutil.rmtree(tmp_path / "downloads")
+    path.write_bytes(whole)
+    capfd.readouterr()
+    assert load_tfds("tiny_colors", "train", tmp_path).count == 10
+    shown = capfd.readouterr()
+    assert "Downloading and preparing" in shown.err  # standard output is for results
+    assert not shown.out
+
+
+def test_tfds_archives_that_it_may_not_fetch(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"cannot fetch the data set 'imagenet2012': Manual directory .*manual"):
+        load_tfds("imagenet2012", "train", tmp_path)
 
 
 @pytest.mark.parametrize("name", ["cifar11", "cifar-10", "cifar11:3.0.2"])

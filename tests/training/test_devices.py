@@ -128,6 +128,23 @@ def test_a_killed_process_ends_the_other_with_a_message(victim, tmp_path):
     assert re.search(r"lost another one, which has ended or cannot be reached|another task died", printed), printed
 
 
+@pytest.mark.any_backend
+def test_only_what_an_engine_says_of_its_peers_is_a_lost_process():
+    import tensorflow as tf
+
+    two = Devices(Share(process=0, processes=2, devices=2))
+    for error, told in (
+        (tf.errors.UnavailableError(None, None, "Connection reset by peer"), ConnectionError),
+        (tf.errors.AbortedError(None, None, "Collective ops is aborted"), ConnectionError),
+        (tf.errors.InvalidArgumentError(None, None, "photos/connection reset/1.jpg is no image"), None),
+        (ValueError("weights: the connection refused; nccl, gloo"), None),
+        (ConnectionError("The data set cannot be fetched: there is no connection"), None),
+    ):
+        with pytest.raises(told or type(error)) as raised, two.naming_lost_processes():
+            raise error
+        assert (raised.value is error) == (told is None)
+
+
 @shares
 def test_a_run_of_one_is_gone_on_with_by_two(alone, tmp_path):
     class Break(keras.callbacks.Callback):

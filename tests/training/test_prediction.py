@@ -58,6 +58,18 @@ def test_probabilities_are_the_same_in_every_form(form, expected):
     np.testing.assert_allclose(found.sum(1), 1, atol=1e-6)
 
 
+def test_heads_whose_outputs_are_probabilities_are_taken_as_they_are():
+    """A sigmoid gives one for each class, which need not sum to 1; a Softmax layer has no `activation`."""
+    sigmoid = network(classifier_activation="sigmoid")
+    images = PIXELS.preprocess(PHOTOGRAPHS, data_format="channels_last")
+    logits = network().predict(images, verbose=0)
+    np.testing.assert_allclose(predict_images(sigmoid, PHOTOGRAPHS), 1 / (1 + np.exp(-logits)), atol=1e-5)
+    plain = network()
+    model = keras.Model(plain.input, keras.layers.Softmax()(plain.output))
+    model.pixels = PIXELS
+    np.testing.assert_allclose(predict_images(model, PHOTOGRAPHS), softmax(logits), atol=1e-5)
+
+
 def test_batches_give_what_single_images_give_and_files_what_arrays_give(expected, tmp_path):
     np.testing.assert_allclose(predict_images(network(), PHOTOGRAPHS, batch_size=5), expected, atol=1e-5)
     Image.fromarray(PHOTOGRAPHS[3]).save(tmp_path / "3.png")

@@ -45,7 +45,7 @@ for dataset, top1s in TOP1.items():
 
 
 def test_every_recipe_is_in_this_table():
-    assert set(RECIPES) == {*PUBLISHED, "cifar10_smoke"}
+    assert set(RECIPES) == {*PUBLISHED, "cifar10_smoke", "photos"}
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -78,6 +78,13 @@ def test_augmentation_is_the_papers():
     )  # fmt: skip
     long = find_recipe("cifar10_convmixer_200_epochs").augmentation
     assert long == replace(convmixer.augmentation, crop_scale=(0.75, 1.0))
+
+
+def test_photos_is_for_ones_own_images():
+    recipe = find_recipe("photos")
+    assert (recipe.model, recipe.dataset, recipe.pixels.size) == ("splitmixer_i_256_8_p7_k7", "folder", 224)
+    assert (recipe.epochs, recipe.precision, recipe.published) == (30, "float32", None)
+    assert recipe.augmentation == Augmentation(flip=True, rand_augment=(2, 12), crop_scale=(0.25, 1.0))
 
 
 def test_pixels_are_the_papers():

@@ -1,7 +1,9 @@
 """A recipe is carried out: what it leaves, that it goes on after it was killed, and what it refuses."""
 
+import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -11,11 +13,13 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from small_run import CLASSES, RECIPE, assert_same_curve, images, train
 
-from keras_mixers.data import Augmentation
-from keras_mixers.training import Recipe, fit, load_trained
-from keras_mixers.training.checkpoints import last_checkpoint
+from keras_mixers.data import Augmentation, Images
+from keras_mixers.training import Recipe, find_recipe, fit, load_trained
+from keras_mixers.training.checkpoints import Checkpoints, Position, last_checkpoint
+from keras_mixers.training.progress import Progress
 from keras_mixers.training.run import compile_model, make_model
 
 ROOT = Path(__file__).parents[2]
@@ -122,6 +126,157 @@ def test_sigterm_writes_a_checkpoint_and_says_so(unbroken, tmp_path):
         train(tmp_path / "run", callbacks=[stop])
     assert signal.getsignal(signal.SIGTERM) is before
     assert_same_curve(train(tmp_path / "run", resume=True), unbroken)
+
+
+@pytest.mark.any_backend
+def test_ctrl_c_writes_a_checkpoint_and_says_so(unbroken, tmp_path, capsys):
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(SystemExit, match=r"Stopped in epoch 2 after 2 batches; --resume goes on from") as stopped:
+        train(tmp_path / "run", callbacks=[BreakOff(1, 1, lambda: os.kill(os.getpid(), signal.SIGINT))])
+    assert stopped.value.code == 130
+    assert capsys.readouterr().err == f"\n{stopped.value}\n"
+    assert signal.getsignal(signal.SIGINT) is before
+    assert_same_curve(train(tmp_path / "run", resume=True), unbroken)
+
+
+@pytest.mark.any_backend
+def test_a_second_ctrl_c_ends_at_once(tmp_path):
+    def twice():
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "run", callbacks=[BreakOff(1, 1, twice)])
+
+
+@pytest.mark.any_backend
+def test_asked_to_stop_at_the_end_of_an_epoch(tmp_path):
+    class Ask(keras.callbacks.Callback):
+        def on_test_end(self, logs=None):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(SystemExit, match=r"Stopped after epoch 1; --resume goes on from '.*epoch_0001_step_000000"):
+        train(tmp_path / "run", callbacks=[Ask()])
+
+
+def spoilt_images(count=40, **_):
+    """Images of which one cannot be read."""
+
+    def decode(record):
+        tf.debugging.assert_less(record, count - 1)
+        return tf.zeros((8, 8, 3), tf.uint8)
+
+    return Images(tf.data.Dataset.range(count).map(lambda i: (i, i % 3)), count, CLASSES, decode)
+
+
+@pytest.mark.any_backend
+@pytest.mark.parametrize(
+    ("recipe", "arguments", "error"),
+    [
+        ({}, {"weights": "no.keras"}, FileNotFoundError),
+        ({}, {"freeze": 7}, ValueError),
+        ({"model_arguments": {"dim": 0}}, {}, ValueError),
+        ({"learning_rate": 1e38}, {}, FloatingPointError),
+        ({"pixels": replace(RECIPE.pixels, size=1)}, {}, ValueError),
+        ({}, {"train_images": spoilt_images()}, Exception),
+        ({}, {"test_images": spoilt_images(20)}, Exception),
+        ({}, {"test_images": replace(images(20), class_names=("a", "b", "c"))}, ValueError),
+        ({"dataset": "cifar10"}, {"train_images": None, "test_images": None, "download": False}, FileNotFoundError),
+    ],
+)
+def test_a_start_that_fails_leaves_nothing_behind(recipe, arguments, error, tmp_path):
+    with pytest.raises(error):
+        train(tmp_path / "runs" / "run", replace(RECIPE, **recipe), data_dir=tmp_path / "data", **arguments)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.any_backend
+def test_a_start_that_fails_leaves_what_others_wrote(tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(ValueError, match="freeze"):
+        train(tmp_path, freeze=7)
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+@pytest.mark.any_backend
+def test_a_folder_without_a_checkpoint_holds_no_run(tmp_path):
+    """A start that was killed left its recipe: another one may begin there."""
+    (tmp_path / "recipe.json").write_text(json.dumps(replace(RECIPE, epochs=9).to_json()))
+    assert len(train(tmp_path, replace(RECIPE, epochs=1)).history) == 1
+
+
+@pytest.mark.any_backend
+def test_two_runs_at_once_in_a_folder_are_refused(tmp_path):
+    class Second(keras.callbacks.Callback):
+        def on_train_begin(self, logs=None):
+            for resume in (True, False):
+                with pytest.raises(ValueError, match="Another process trains in output_dir=.*choose another folder"):
+                    train(tmp_path / "run", resume=resume)
+
+    run = train(tmp_path / "run", replace(RECIPE, epochs=1), callbacks=[Second()])
+    assert (run.directory / "model.keras").exists()
+
+
+@pytest.mark.any_backend
+def test_goes_on_only_with_what_it_began_with(tmp_path):
+    recipe = replace(RECIPE, epochs=1)
+    run = train(tmp_path / "run", recipe)
+    assert run.metrics["start"] == {
+        "class_names": list(CLASSES),
+        "train_images": {"count": 40},
+        "test_images": {"count": 20},
+        "weights": None,
+        "freeze": 0,
+    }
+    for arguments, told in (
+        (
+            {"train_images": images(39)},
+            r"began with other train_images \(40 where there are 39\); resume it with",
+        ),
+        ({"test_images": images(19)}, r"other test_images \(20 where there are 19\)"),
+        ({"freeze": 1}, "began with freeze=0; "),
+        ({"weights": run.directory / "model.keras"}, "began with weights=None; "),
+    ):
+        with pytest.raises(ValueError, match=told):
+            train(tmp_path / "run", recipe, resume=True, **arguments)
+    path = last_checkpoint(run.directory / "checkpoints").path
+    with np.load(path) as arrays:
+        kept = {name: arrays[name] for name in arrays.files}
+    np.savez(path, **{**kept, "notes": np.array(json.dumps({"best": 0.5}))})  # as earlier versions wrote them
+    train(tmp_path / "run", recipe, resume=True)
+
+
+@pytest.mark.any_backend
+def test_tells_what_it_trains_and_where_it_is(tmp_path, capsys):
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "run", verbose=1, checkpoint_minutes=1e-9, callbacks=[BreakOff(1, 2)])
+    first, *lines = capsys.readouterr().err.splitlines()
+    backend = keras.backend.backend()
+    assert re.fullmatch(rf"40 images of 3 classes, 20 to test on; {backend} \S+ on .+; {tmp_path}/run", first)
+    assert len(lines) == 1
+    assert lines[0].startswith("epoch 1/4  ")
+    train(tmp_path / "run", verbose=1, resume=True)
+    first, *lines = capsys.readouterr().err.splitlines()
+    assert first.endswith(f"{tmp_path}/run, from epoch 2, batch 3")
+    assert [line.split()[1] for line in lines] == ["2/4", "3/4", "4/4"]
+    assert [line.endswith(" 0:00 left") for line in lines[-1:]] == [True]
+
+
+@pytest.mark.any_backend
+def test_the_time_left_is_that_of_the_whole_run():
+    """Six of twelve batches were done before, and two more have taken ten seconds."""
+    checkpoints = Checkpoints("", {}, start=Position(1, 2))
+    shown = io.StringIO()
+    progress = Progress(images=40, batches=4, epochs=3, checkpoints=checkpoints, stream=shown)
+    progress.set_params({"epochs": 2, "steps": 2})
+    progress.on_train_begin()
+    progress.on_epoch_begin(1)
+    progress.start -= 10
+    progress.on_train_batch_end(0)
+    progress.on_train_batch_end(1)
+    progress.on_epoch_end(1, {})
+    assert shown.getvalue().startswith("epoch 2/3  ")
+    assert shown.getvalue().endswith("0:20 left\n")  # four batches at five seconds
 
 
 @pytest.mark.any_backend
@@ -235,12 +390,14 @@ def test_refuses_what_it_cannot_carry_out(unbroken, tmp_path):
         train(unbroken.directory, replace(RECIPE, learning_rate=0.5), resume=True)
     with pytest.raises(ValueError, match=r"There is no recipe named 'cifar10_splitmixer_6'; did you mean"):
         fit("cifar10_splitmixer_6", output_dir=tmp_path / "a")
-    with pytest.raises(ValueError, match=r"for images of your own: give train_images and test_images"):
+    with pytest.raises(ValueError, match=r"for images of your own: name their folder with --images"):
         fit(RECIPE, output_dir=tmp_path / "b")
+    with pytest.raises(ValueError, match=r"got augmentation.resize=230 and pixels.size=64; set augmentation.resize=66"):
+        fit(find_recipe("food101_splitmixer_i").change({"pixels.size": 64}), output_dir=tmp_path / "e")
     with pytest.raises(ValueError, match=r"must be given together"):
         fit(RECIPE, output_dir=tmp_path / "c", train_images=images())
-    with pytest.raises(FileNotFoundError, match=r"'cifar10' is not in data_dir="):
-        fit("cifar10_smoke", output_dir=tmp_path / "d", data_dir=tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"'cifar10' is not in .*downloads are switched off"):
+        fit("cifar10_smoke", output_dir=tmp_path / "d", data_dir=tmp_path, download=False)
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match=r"cannot be written to: .*; choose another folder"):
         train(tmp_path / "file" / "run")
