@@ -5,7 +5,7 @@ import functools
 import inspect
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, ParamSpec, TypedDict
 
 import keras
 
@@ -47,13 +47,16 @@ class NetworkOptions(TypedDict, total=False):
     name: str | None
 
 
-def builder(function: Callable[..., keras.Model]) -> Callable[..., keras.Model]:
+P = ParamSpec("P")
+
+
+def builder(function: Callable[P, keras.Model]) -> Callable[P, keras.Model]:
     """Has a builder refuse an argument that it does not have, and name the nearest that it has."""
     own = [name for name in inspect.signature(function).parameters if name != "options"]
     known = list(dict.fromkeys([*own, *NetworkOptions.__annotations__]))
 
     @functools.wraps(function)
-    def build(*args: Any, **kwargs: Any) -> keras.Model:
+    def build(*args: P.args, **kwargs: P.kwargs) -> keras.Model:
         for name in kwargs:
             if name not in known:
                 near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)

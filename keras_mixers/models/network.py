@@ -33,8 +33,9 @@ class Network(keras.Model):
     pixels: Pixels | None = None
     class_names: tuple[str, ...] | None = None
 
-    def __init__(self, inputs: Any, outputs: Any, name: str | None = None, **kwargs: Any) -> None:
-        super().__init__(inputs, outputs, name=name, **kwargs)
+    # Keras takes a model for a functional one by these arguments, in its old versions and its new ones.
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
         # model.compile looks there whether float16 needs loss scaling. The layers know it in a file or a clone, too.
         for layer in self.layers:
             if isinstance(layer, PatchEmbed):
@@ -42,7 +43,7 @@ class Network(keras.Model):
         self._knowing_training = frozenset(
             layer.name for layer in self.layers if "training" in inspect.signature(layer.call).parameters
         )
-        self.pixels, self.class_names = getattr(outputs, "known_to_network", (None, None))
+        self.pixels, self.class_names = getattr(self.outputs[0], "known_to_network", (None, None))
 
     @property
     def image_sides(self) -> tuple[int | None, int | None]:
