@@ -9,7 +9,7 @@ from keras import ops
 from keras_mixers.layers.bias import add_bias
 from keras_mixers.layers.in_place import in_place
 from keras_mixers.layers.mixing_layer import MixingLayer
-from keras_mixers.layers.validation import check_block, check_positive_int, check_ratio
+from keras_mixers.layers.validation import check_block, check_keras, check_positive_int, check_ratio
 
 Span = tuple[int, int]
 
@@ -34,6 +34,7 @@ class PointwiseConvolution(keras.layers.Dense):
         return add_bias(ops.einsum("bihw,io->bohw", x, self.kernel), self.bias, self.data_format)
 
     def quantize(self, mode: str | None = None, type_check: bool = True, config: Any = None) -> None:
+        check_keras("Quantisation of a mixer", (3, 12))
         if self.data_format != "channels_last":
             raise ValueError(
                 "A mixer can be quantised with its channels last, as those of this library's networks are, got "

@@ -93,3 +93,15 @@ def check_image_batch(layer: str, shape: Sequence[int | None], channel_axis: int
         )
     if shape[channel_axis] is None:
         raise ImageError(f"{layer} needs a known number of channels, got shape {tuple(shape)}; name it in input_shape.")
+
+
+def check_keras(feature: str, oldest: tuple[int, int]) -> None:
+    """Refuses a feature that the installed Keras is too old for.
+
+    Raises:
+        ImportError: if Keras is older than `oldest`, (major, minor).
+    """
+    if tuple(map(int, keras.__version__.split(".")[:2])) < oldest:
+        raise ImportError(
+            f"{feature} needs Keras {oldest[0]}.{oldest[1]} or newer, got {keras.__version__}: pip install -U keras."
+        )

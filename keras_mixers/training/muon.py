@@ -5,7 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_mixers.layers.validation import check_positive
+from keras_mixers.layers.validation import check_keras, check_positive
 
 
 @keras.saving.register_keras_serializable(package="keras_mixers")
@@ -24,6 +24,10 @@ class Muon(keras.optimizers.Muon):
             positions of a patch or kernel as rows.
         **kwargs: further arguments of `keras.optimizers.Muon`, such as `global_clipnorm`.
 
+    Raises:
+        ValueError: if epsilon is not positive.
+        ImportError: if Keras is older than 3.13.
+
     Example:
         >>> optimizer = Muon(learning_rate=0.05, weight_decay=0.005, global_clipnorm=1.0)
         >>> optimizer.exclude_layers
@@ -38,6 +42,7 @@ class Muon(keras.optimizers.Muon):
         flatten: bool = False,
         **kwargs: Any,
     ) -> None:
+        check_keras("Muon", (3, 13))
         kwargs.setdefault("name", "muon")
         kwargs.setdefault("exclude_layers", ["head"])
         kwargs["adam_weight_decay"] = weight_decay

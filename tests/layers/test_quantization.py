@@ -8,7 +8,10 @@ from small_networks import small
 
 from keras_mixers.layers import ChannelMixer
 
+OLD = tuple(map(int, keras.__version__.split(".")[:2])) < (3, 12)
 
+
+@pytest.mark.skipif(OLD, reason=f"Keras {keras.__version__} does not quantise layers of others")
 @pytest.mark.filterwarnings("ignore:Layer")  # Keras says of each other layer that it stays
 @pytest.mark.parametrize(
     "builder",
@@ -34,6 +37,15 @@ def test_quantize_changes_them_and_is_saved(builder, randomize, rng, tmp_path):
     np.testing.assert_allclose(ops.convert_to_numpy(loaded(images, training=False)), after, atol=1e-5)
 
 
+def test_says_that_keras_is_too_old(monkeypatch):
+    mixer = ChannelMixer()
+    mixer.build((None, 4, 4, 8))
+    monkeypatch.setattr(keras, "__version__", "3.11.3")
+    with pytest.raises(ImportError, match="Quantisation of a mixer needs Keras 3.12 or newer, got 3.11.3"):
+        mixer.pointwise.quantize("int8")
+
+
+@pytest.mark.skipif(OLD, reason=f"Keras {keras.__version__} does not quantise layers of others")
 def test_refuses_channels_first():
     mixer = ChannelMixer(data_format="channels_first")
     mixer.build((None, 8, 4, 4))

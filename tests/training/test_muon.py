@@ -7,6 +7,8 @@ import pytest
 import keras_mixers
 from keras_mixers.training import Muon
 
+OLD = tuple(map(int, keras.__version__.split(".")[:2])) < (3, 13)
+needs_muon = pytest.mark.skipif(OLD, reason=f"Keras {keras.__version__} has no Muon for all of a model's weights")
 RATE, DECAY, MOMENTUM = 0.05, 0.1, 0.95
 
 
@@ -32,6 +34,7 @@ def orthogonalized(matrix):
     return x.T if matrix.shape[0] > matrix.shape[1] else x
 
 
+@needs_muon
 @pytest.mark.parametrize("shape", [(6, 6), (5, 8), (8, 5)])
 def test_a_pointwise_kernel_follows_its_definition(shape, rng):
     start, gradients = rng.standard_normal(shape), rng.standard_normal((3, *shape))
@@ -45,6 +48,7 @@ def test_a_pointwise_kernel_follows_its_definition(shape, rng):
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)
 
 
+@needs_muon
 @pytest.mark.parametrize(("name", "shape"), [("head", (6, 4)), ("patch_embed", (2, 2, 3, 4)), ("norm", (7,))])
 def test_everything_else_follows_adamw(name, shape, rng):
     start, gradients = rng.standard_normal(shape), rng.standard_normal((3, 1, *shape))
@@ -54,6 +58,7 @@ def test_everything_else_follows_adamw(name, shape, rng):
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
+@needs_muon
 def test_in_a_network_only_the_pointwise_kernels_are_matrices():
     model = keras_mixers.SplitMixerI(dim=8, blocks=2, kernel_size=3, input_shape=(8, 8, 3))
     optimizer = Muon()
@@ -62,6 +67,7 @@ def test_in_a_network_only_the_pointwise_kernels_are_matrices():
     assert matrices == [f"block_{i}_channel/pointwise_0/kernel" for i in range(2)]
 
 
+@needs_muon
 def test_survives_a_config_and_a_keras_file(tmp_path, rng):
     optimizer = Muon(0.02, weight_decay=0.1, global_clipnorm=1.0)
     assert Muon.from_config(optimizer.get_config()).get_config() == optimizer.get_config()
@@ -79,8 +85,17 @@ def test_survives_a_config_and_a_keras_file(tmp_path, rng):
         np.testing.assert_allclose(here, there, rtol=1e-4, atol=1e-5)
 
 
+@needs_muon
 @pytest.mark.any_backend
 @pytest.mark.parametrize("epsilon", [0, -1e-8, "small"])
 def test_refuses_an_epsilon_that_is_not_positive(epsilon):
     with pytest.raises(ValueError, match="epsilon must be a positive number, got epsilon="):
         Muon(epsilon=epsilon)
+
+
+@pytest.mark.any_backend
+@pytest.mark.parametrize("version", ["3.10.0", "3.12.1"])
+def test_says_that_keras_is_too_old(version, monkeypatch):
+    monkeypatch.setattr(keras, "__version__", version)
+    with pytest.raises(ImportError, match=rf"Muon needs Keras 3.13 or newer, got {version}: pip install -U keras"):
+        Muon()
