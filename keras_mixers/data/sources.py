@@ -270,7 +270,7 @@ def load_folders(directory: str | os.PathLike[str], validation_part: float = 0.1
     return {"train_images": of(~aside), "test_images": of(aside)}
 
 
-def evaluated_folder(directory):
+def evaluated_folder(directory: str | os.PathLike[str]) -> pathlib.Path:
     """The folder beside `train` whose images are evaluated; the folder itself if it has no `train`.
 
     Raises:
