@@ -26,6 +26,7 @@ from keras_mixers import find_preset
 from keras_mixers.commands.command import ending_in_a_sentence, whole_number
 from keras_mixers.commands.training_arguments import add_run_arguments, run_arguments
 from keras_mixers.data import Augmentation, load_folders
+from keras_mixers.data.damaged import naming_damaged
 from keras_mixers.training import Recipe, fit
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -50,11 +51,7 @@ with ending_in_a_sentence(args.debug):
         learning_rate=0.01,
         clip_norm=1.0,
     ).change(dict(args.changes))
-    run = fit(
-        recipe,
-        **load_folders(args.folder, seed=recipe.seed),
-        weights=args.weights,
-        freeze=args.freeze,
-        **settings,
-    )
+    images = load_folders(args.folder, seed=recipe.seed)
+    with naming_damaged(*images.values()):
+        run = fit(recipe, **images, weights=args.weights, freeze=args.freeze, **settings)
     print(f"Test accuracy {run.metrics['test_accuracy']:.4f}: {run.directory}")

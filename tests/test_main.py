@@ -151,3 +151,17 @@ def test_a_reader_that_has_read_enough_gets_no_complaint():
     assert done.returncode == 1
     assert "roken" not in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(keras.backend.backend() == "tensorflow", reason="there TensorFlow is what computes")
+def test_the_recipes_are_listed_without_what_trains_them():
+    """TensorFlow, KerasCV and TFDS are not installed; whoever trains is told so."""
+    code = (
+        "import sys; sys.modules.update(dict.fromkeys(['tensorflow', 'keras_cv', 'tensorflow_datasets'])); "
+        "from keras_mixers.__main__ import main; print(main(['train', 'list']), main(['train', 'cifar10_smoke']))"
+    )
+    done = in_another_process("-c", code)
+    assert "cifar10_splitmixer_i " in done.stdout
+    assert done.stdout.splitlines()[-1] == "0 2"
+    assert 'pip install "keras-mixers[train]"' in done.stderr
+    assert done.stderr.count("\n") == 1

@@ -22,9 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Trains as a recipe says, or prints the recipes."""
-    from keras_mixers.data import load_folders
-    from keras_mixers.data.damaged import naming_damaged
-    from keras_mixers.training import RECIPES, find_recipe, fit
+    from keras_mixers.training import RECIPES, find_recipe
 
     if arguments.recipe == "list":
         rows = [
@@ -33,6 +31,11 @@ def run(arguments: argparse.Namespace) -> int:
         ]
         print(aligned([("recipe", "model", "data set", "epochs", "published top-1 in %"), *rows]))
         return 0
+
+    from keras_mixers.data import load_folders
+    from keras_mixers.data.damaged import naming_damaged
+    from keras_mixers.training import fit
+
     recipe = find_recipe(arguments.recipe).change(dict(arguments.changes))
     settings = run_arguments(arguments, f"runs/{arguments.recipe}")
     images = {}

@@ -1,10 +1,22 @@
 """Images from TFDS and from folders, as `tf.data` batches for every Keras backend."""
 
-from keras_mixers.data import startup  # noqa: F401  # isort: split
-from keras_mixers.data.augmentation import Augmentation
-from keras_mixers.data.batches import eval_batches, train_batches
-from keras_mixers.data.share import Share
-from keras_mixers.data.sources import Images, load_folder, load_folders, load_tfds
+from typing import Any
+
+from keras_mixers.data.augmentation_settings import Augmentation
+
+try:
+    from keras_mixers.data import startup  # noqa: F401  # isort: split
+    from keras_mixers.data.batches import eval_batches, train_batches
+    from keras_mixers.data.share import Share
+    from keras_mixers.data.sources import Images, load_folder, load_folders, load_tfds
+except ImportError as error:  # recipes can be read all the same
+    _missing = error
+
+    def __getattr__(name: str) -> Any:
+        if name in __all__:
+            raise _missing
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
 
 __all__ = [
     "Augmentation",

@@ -8,9 +8,8 @@ from typing import Any
 
 import tensorflow as tf
 
+from keras_mixers.data.augmentation_settings import MAX_MAGNITUDE
 from keras_mixers.data.crops import affine
-
-MAX_MAGNITUDE = 30
 
 
 @dataclasses.dataclass(frozen=True)

@@ -165,11 +165,12 @@ def fit(
         if devices.writes:
             watching.append(HistoryWriter(directory / "history.csv", first_epoch=position.epoch))
         watching.append(KeepBest(directory / "best.keras", notes, averages, devices.writes))
-        if devices.writes:
+        if devices.writes and checkpoint is None:
             (directory / "recipe.json").write_text(json.dumps(recipe.to_json(), indent=2) + "\n")
         if devices.writes and verbose:
             watching.append(Progress(train_images.count, batches_per_epoch, recipe.epochs, checkpoints))
-            print(first_line(train_images, test_images, devices, directory, position), file=sys.stderr, flush=True)
+            if position.epoch < recipe.epochs:
+                print(first_line(train_images, test_images, devices, directory, position), file=sys.stderr, flush=True)
         with stopping_when_asked(checkpoints):
             while position.epoch < recipe.epochs:
                 # An epoch that was broken off has fewer batches than the others, hence its own call of model.fit.

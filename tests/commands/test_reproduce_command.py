@@ -44,7 +44,7 @@ def test_keeps_a_row_of_each_run_and_passes_over_what_is_there(run, data_dir, tm
 
 def test_a_data_set_stands_for_its_published_runs():
     names = recipes_of(["cifar10"])
-    assert len(names) == 11
+    assert len(names) == 12
     assert "cifar10_convmixer_25_epochs" in names
     assert "cifar10_smoke" not in names
 

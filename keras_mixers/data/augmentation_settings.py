@@ -1,0 +1,134 @@
+"""What happens to a training batch, as data: to read a recipe needs no TensorFlow."""
+
+import dataclasses
+
+# The steps that `layers` take the place of.
+REPLACED = ("translate", "flip", "rand_augment", "color_jitter", "random_erasing", "cutout", "mixup", "cutmix")
+MAX_MAGNITUDE = 30
+
+
+@dataclasses.dataclass(frozen=True)
+class Augmentation:
+    """A recipe of augmentation, applied in the order of its fields. By default nothing is done.
+
+    Args:
+        crop_scale: range of the area of a random crop, as shares of the image; the crop is resized to the image size.
+            None takes the whole shorter side, and a random place along the longer one.
+        crop_ratio: range of the crop's width / height.
+        resize: length in pixels that the shorter side is resized to before a random crop of the image size
+            ("resize 230, random crop 224"). None resizes it to the image size. Not together with `crop_scale`.
+        translate: largest number of pixels by which an image is moved along each axis; what is uncovered is filled with
+            its reflection. 0 for none.
+        flip: whether half of the images are mirrored. "alternating" mirrors one half in the epochs 0, 2, ..., the other
+            in the epochs 1, 3, ...: each pair of epochs shows every image both ways.
+        rand_augment: (n, m), the number of operations for each image and their magnitude from 0 to 30. timm counts
+            from 0 to 10: its m9 is 27 here.
+        rand_augment_std: standard deviation of the magnitude, on the same scale.
+        color_jitter: brightness, contrast and saturation are each scaled by a factor within 1 +- this.
+        random_erasing: probability that a rectangle of an image (2-33 % of its area, ratio 0.3-3.3) is erased.
+        cutout: side in pixels of a square that is filled with the mean colour somewhere in each image; 0 for none.
+        erasing_fill: "mean" (the data set's mean colour) or "noise" (normal noise for each pixel).
+        mixup: alpha of MixUp: images and labels are mixed with those of another image by a share from
+            Beta(alpha, alpha), one for the batch.
+        cutmix: alpha of CutMix: a rectangle comes from another image, and labels are mixed by the exact area.
+        mix_probability: probability that a batch is mixed. If both `mixup` and `cutmix` are on, each is done to half
+            of these batches.
+        label_smoothing: share of the label that is spread over all classes.
+        layers: preprocessing layers of Keras or KerasCV that take the place of all steps from `translate` to
+            `mix_probability`, such as `("keras_cv.RandAugment(value_range=(0, 255))", "keras_cv.MixUp()")`. They draw
+            from generators of their own: a seed does not repeat their batches.
+
+    Raises:
+        ValueError: if a field is out of its range.
+
+    Example:
+        >>> Augmentation(flip=True, rand_augment=(2, 12)).rand_augment
+        (2, 12)
+        >>> Augmentation(random_erasing=25)
+        Traceback (most recent call last):
+        ValueError: random_erasing must be from 0 to 1, got random_erasing=25.
+    """
+
+    crop_scale: tuple[float, float] | None = None
+    crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    resize: int | None = None
+    translate: int = 0
+    flip: bool | str = False
+    rand_augment: tuple[int, float] | None = None
+    rand_augment_std: float = 0.0
+    color_jitter: float = 0.0
+    random_erasing: float = 0.0
+    erasing_fill: str = "mean"
+    cutout: int = 0
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    mix_probability: float = 1.0
+    label_smoothing: float = 0.0
+    layers: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        def require(name, holds, rule):
+            if not holds(getattr(self, name)):
+                raise ValueError(f"{name} must be {rule}, got {name}={getattr(self, name)!r}.")
+
+        def share(value):
+            return 0 <= value <= 1
+
+        def not_negative(value):
+            return value >= 0
+
+        def is_count(value):
+            return isinstance(value, int) and value >= 0
+
+        def a_pair(value):
+            return isinstance(value, (tuple, list)) and len(value) == 2
+
+        def a_range(value):
+            return a_pair(value) and 0 < value[0] <= value[1]
+
+        require(
+            "crop_scale",
+            lambda value: value is None or (a_range(value) and value[1] <= 1),
+            "(smallest, largest) with 0 < smallest <= largest <= 1, or None",
+        )
+        require("crop_ratio", a_range, "(smallest, largest) with 0 < smallest <= largest")
+        require("resize", lambda value: value is None or value >= 1, "at least 1 pixel, or None")
+        if self.crop_scale and self.resize:
+            raise ValueError(
+                f"resize and crop_scale are two ways to crop: set one of them, got resize={self.resize} and "
+                f"crop_scale={self.crop_scale}."
+            )
+        require("translate", is_count, "a whole number of pixels, 0 or more")
+        require("flip", lambda value: value in (True, False, "alternating"), 'True, False or "alternating"')
+        require(
+            "rand_augment",
+            lambda value: value is None or (a_pair(value) and value[0] >= 1 and 0 <= value[1] <= MAX_MAGNITUDE),
+            f"(n, m) with n at least 1 and m from 0 to {MAX_MAGNITUDE}, or None",
+        )
+        require("rand_augment_std", not_negative, "0 or more")
+        require("color_jitter", share, "from 0 to 1")
+        require("random_erasing", share, "from 0 to 1")
+        require("erasing_fill", lambda value: value in ("mean", "noise"), '"mean" or "noise"')
+        require("cutout", is_count, "a whole number of pixels, 0 or more")
+        require("mixup", not_negative, "0 (off) or more")
+        require("cutmix", not_negative, "0 (off) or more")
+        require("mix_probability", share, "from 0 to 1")
+        require("label_smoothing", share, "from 0 to 1")
+        require("layers", lambda value: isinstance(value, (tuple, list)), "a tuple of names of layers")
+        if self.layers:
+            from keras_mixers.data.preprocessing_layers import read_layer  # imports TensorFlow
+
+            for layer in self.layers:
+                read_layer(layer)
+        if self.layers:
+            self.check_gives_way()
+
+    def check_gives_way(self) -> None:
+        """Refuse steps whose place layers are to take."""
+        steps = [name for name in REPLACED if getattr(self, name)]
+        if steps:
+            beside = ", ".join(f"{name}={getattr(self, name)!r}" for name in steps)
+            raise ValueError(
+                f"layers take the place of the other steps, got {beside} beside them; leave those out, or add layers "
+                "that do the same."
+            )
