@@ -23,11 +23,10 @@ PROXY = {
     "epochs": 8,
     "precision": "bfloat16",
 }
-MUON = {"optimizer": "muon_flat"}
+MUON = {"optimizer": "muon"}
 # By name: what differs from the proxy.
 INGREDIENTS = {
     "AdamW": {},
-    "Muon, pointwise kernels": {"optimizer": "muon"},
     "Muon, all kernels": MUON,
     "alternating flip": {**MUON, "augmentation.flip": "alternating"},
     "translation by 2": {**MUON, "augmentation.translate": 2},

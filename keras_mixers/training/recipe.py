@@ -6,7 +6,6 @@ import inspect
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
-from functools import partial
 from typing import Any
 
 from keras_mixers.data import Augmentation
@@ -17,7 +16,7 @@ from keras_mixers.training.adamw import AdamW
 from keras_mixers.training.muon import Muon
 from keras_mixers.training.schedule import SCHEDULES
 
-OPTIMIZERS = {"adamw": AdamW, "muon": Muon, "muon_flat": partial(Muon, flatten=True)}
+OPTIMIZERS = {"adamw": AdamW, "muon": Muon}
 SET_BY_FIT = {"input_shape", "preprocessing", "data_format", "dtype"}
 POLICIES = {"float32": "float32", "float16": "mixed_float16", "bfloat16": "mixed_bfloat16"}
 
@@ -40,7 +39,7 @@ class Recipe:
         batch_size: images of one step of the optimiser, on all devices together.
         accumulation: batches of which gradients are averaged for one step; each has batch_size / accumulation images.
         schedule: `"triangular"`, the papers', or `"cosine"`, which falls to zero after a twentieth of warming up.
-        optimizer: `"adamw"`, the papers', or `"muon"`, which has AdamW for all but the pointwise kernels.
+        optimizer: `"adamw"`, the papers', or `"muon"`, for all kernels but the head's, with AdamW for the rest.
         learning_rate: the schedule's maximum.
         weight_decay: the optimiser's λ.
         decay_all: whether biases and norms decay too, as in the papers.

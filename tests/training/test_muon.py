@@ -1,4 +1,4 @@
-"""Muon: pointwise kernels move along orthogonal directions, everything else as AdamW has it."""
+"""Muon: kernels move along orthogonal directions, everything else as AdamW has it."""
 
 import keras
 import numpy as np
@@ -34,22 +34,27 @@ def orthogonalized(matrix):
     return x.T if matrix.shape[0] > matrix.shape[1] else x
 
 
+# Pointwise, patch embedding, depthwise along one axis and along both: shape and matrix.
+KERNELS = [((6, 6), (6, 6)), ((5, 8), (5, 8)), ((8, 5), (8, 5)), ((2, 2, 3, 8), (12, 8)), ((1, 5, 8, 1), (5, 8)),
+           ((3, 3, 8, 1), (9, 8))]  # fmt: skip
+
+
 @needs_muon
-@pytest.mark.parametrize("shape", [(6, 6), (5, 8), (8, 5)])
-def test_a_pointwise_kernel_follows_its_definition(shape, rng):
+@pytest.mark.parametrize(("shape", "matrix"), KERNELS)
+def test_a_kernel_follows_its_definition(shape, matrix, rng):
     start, gradients = rng.standard_normal(shape), rng.standard_normal((3, *shape))
     expected, momentum = start.copy(), np.zeros(shape)
     for gradient in gradients:
         expected *= 1 - RATE * DECAY
         momentum = MOMENTUM * momentum + gradient
-        step = orthogonalized(gradient + MOMENTUM * momentum)
-        expected -= RATE * 0.2 * np.sqrt(max(shape)) * step
-    (found,) = apply(Muon(RATE, weight_decay=DECAY), [variable(start, "pointwise")], gradients[:, None])
+        step = orthogonalized((gradient + MOMENTUM * momentum).reshape(matrix))
+        expected -= RATE * 0.2 * np.sqrt(max(matrix)) * step.reshape(shape)
+    (found,) = apply(Muon(RATE, weight_decay=DECAY), [variable(start, "a_kernel")], gradients[:, None])
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)
 
 
 @needs_muon
-@pytest.mark.parametrize(("name", "shape"), [("head", (6, 4)), ("patch_embed", (2, 2, 3, 4)), ("norm", (7,))])
+@pytest.mark.parametrize(("name", "shape"), [("head", (6, 4)), ("norm", (7,))])
 def test_everything_else_follows_adamw(name, shape, rng):
     start, gradients = rng.standard_normal(shape), rng.standard_normal((3, 1, *shape))
     (found,) = apply(Muon(RATE, weight_decay=DECAY), [variable(start, name)], gradients)
@@ -59,12 +64,14 @@ def test_everything_else_follows_adamw(name, shape, rng):
 
 
 @needs_muon
-def test_in_a_network_only_the_pointwise_kernels_are_matrices():
+def test_in_a_network_all_kernels_are_matrices_but_the_heads():
     model = keras_mixers.SplitMixerI(dim=8, blocks=2, kernel_size=3, input_shape=(8, 8, 3))
     optimizer = Muon()
     optimizer.build(model.trainable_variables)
     matrices = [w.path for w in model.trainable_variables if not optimizer._should_use_adamw(w)]
-    assert matrices == [f"block_{i}_channel/pointwise_0/kernel" for i in range(2)]
+    kernels = [w.path for w in model.trainable_variables if w.path.endswith("kernel")]
+    assert [*matrices, "head/kernel"] == kernels
+    assert len(kernels) == 1 + 2 * 3 + 1
 
 
 @needs_muon
