@@ -130,3 +130,9 @@ def test_a_conv_mixer_in_280_characters(randomize, rng):
     for training in (False, True, False):
         logits = [keras.ops.convert_to_numpy(model(images, training=training)) for model in (short, ours)]
         np.testing.assert_allclose(*logits, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.any_backend
+def test_the_page_of_the_command_line_is_that_of_the_parsers():
+    page = runpy.run_path(str(ROOT / "docs" / "commands.py"))["page"]()
+    assert DOCUMENTS["docs/commands.md"] == page, "python docs/commands.py writes it"
