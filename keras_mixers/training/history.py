@@ -44,6 +44,9 @@ class HistoryWriter(keras.callbacks.Callback):
             return
         self.begun = True
         kept = read_history(self.path)[: self.first_epoch] if self.first_epoch else []
+        if not kept:
+            self.path.unlink(missing_ok=True)
+            self.path.touch()  # as any new file may be read, which a temporary one may not
         text = io.StringIO(newline="")
         writer = csv.DictWriter(text, self.COLUMNS)
         writer.writeheader()
