@@ -11,8 +11,8 @@ from keras_mixers.__main__ import COMMANDS
 PAGE = Path(__file__).with_suffix(".md")
 HEAD = """# Command line
 
-`keras-mixers COMMAND ...`, or `python -m keras_mixers COMMAND ...` from a checkout. `--debug` before the command shows the
-traceback of what fails, `--version` the version. A refusal is one sentence and exit status 2, a failure on the way 1.
+`keras-mixers`, or `python -m keras_mixers` from a checkout, followed by a command. `--debug` shows the traceback of
+what fails, `--version` the version. A refusal is one sentence and exit status 2, a failure on the way 1.
 """
 
 

@@ -205,7 +205,7 @@ def test_refuses_what_it_does_not_know(make):
     with pytest.raises(ValueError, match="no features of a layer named 'head'; did you mean"):
         make(small(), "head")
     with pytest.raises(ValueError, match=f"{make.__name__} takes a network of keras_mixers, got 'other' of Functional"):
-        make(keras.Model(image := keras.Input((8, 8, 3)), image, name="other"))
+        make(keras.Model(image := keras.Input((8, 8, 3)), keras.layers.ReLU()(image), name="other"))
     with pytest.raises(ValueError, match=f"{make.__name__} takes a network of keras_mixers, got None of NoneType"):
         make(None)
 
