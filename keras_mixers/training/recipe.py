@@ -119,6 +119,11 @@ class Recipe:
                     f"{self.model!r} has no argument {name!r} that a recipe may set; did you mean "
                     f"model_arguments.{nearest[0]}?"
                 )
+        if self.early_size is not None and check_positive_int("early_size", self.early_size) >= self.pixels.size:
+            raise ValueError(
+                f"early_size must be less than pixels.size, got early_size={self.early_size} and "
+                f"pixels.size={self.pixels.size}."
+            )
         if self.batch_size % self.accumulation:
             raise ValueError(
                 f"accumulation must divide batch_size, got accumulation={self.accumulation} and "

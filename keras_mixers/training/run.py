@@ -175,7 +175,7 @@ def fit(
             while position.epoch < recipe.epochs:
                 # An epoch that was broken off has fewer batches than the others, hence its own call of model.fit.
                 epochs = range(position.epoch, position.epoch + 1 if position.step else recipe.epochs)
-                size, augmentation = recipe.pixels.size, recipe.augmentation
+                size = recipe.pixels.size
                 if recipe.early_size and position.epoch < recipe.epochs // 2:
                     epochs = range(epochs.start, min(epochs.stop, recipe.epochs // 2))
                     size = recipe.early_size
@@ -185,7 +185,7 @@ def fit(
                     train_images,
                     batch_size,
                     size,
-                    augmentation=augmentation,
+                    augmentation=recipe.augmentation,
                     seed=recipe.seed,
                     epochs=epochs,
                     first_batch=position.step,
