@@ -24,10 +24,13 @@ from keras_mixers.data import Augmentation, load_folder, load_tfds, train_batche
 from keras_mixers.training import AdamW
 
 RAND = {"flip": True, "rand_augment": (2, 12)}
+KERAS_CV = ("keras_cv.RandAugment(value_range=(0, 255))", "keras_cv.MixUp()", "keras_cv.CutMix()")
 # Recipe: images, their size, batch, augmentation.
 RECIPES = {
     "SplitMixer CIFAR": ("cifar10", 32, 512, Augmentation(**RAND)),
     "ConvMixer CIFAR, 100 epochs": ("cifar10", 32, 512, Augmentation(**RAND, color_jitter=0.2, random_erasing=0.2)),
+    "RandAugment, MixUp, CutMix": ("cifar10", 32, 512, Augmentation(rand_augment=(3, 15), mixup=0.2, cutmix=1.0)),
+    "the same by KerasCV": ("cifar10", 32, 512, Augmentation(layers=KERAS_CV)),
     "SplitMixer Food101": ("folder", 224, 128, Augmentation(**RAND, resize=230)),
     "ConvMixer ImageNet": (
         "folder", 224, 128,

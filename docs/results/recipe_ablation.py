@@ -24,10 +24,11 @@ PROXY = {
     "precision": "bfloat16",
 }
 MUON = {"optimizer": "muon"}
+BASE = "Muon, all kernels"
 # By name: what differs from the proxy.
 INGREDIENTS = {
     "AdamW": {},
-    "Muon, all kernels": MUON,
+    BASE: MUON,
     "alternating flip": {**MUON, "augmentation.flip": "alternating"},
     "translation by 2": {**MUON, "augmentation.translate": 2},
     "rate 0.1": {**MUON, "learning_rate": 0.1},
@@ -48,18 +49,17 @@ COLUMNS = ("ingredient", "seed", "top1", "train_accuracy", "minutes", "changes")
 
 
 def table(rows: Sequence[Mapping[str, str]]) -> str:
-    """Returns the means over seeds as a table in Markdown, with the difference from the run each is compared with."""
-    means: dict[str, float] = {}
-    lines = ["| ingredient | top-1 (%) | seeds | against | points |", "| --- | ---: | --- | --- | ---: |"]
-    for name, changes in INGREDIENTS.items():
-        found = [float(row["top1"]) for row in rows if row["ingredient"] == name]
-        if not found:
-            continue
-        means[name] = sum(found) / len(found)
-        base = "Muon, all kernels" if changes.items() > MUON.items() else "AdamW" if changes else ""
-        against = f"{base} | {means[name] - means[base]:+.2f}" if base else " | "
-        seeds = ", ".join(f"{top1:.2f}" for top1 in found)
-        lines.append(f"| {name} | {means[name]:.2f} | {seeds} | {against} |")
+    """Returns the means over seeds as a table in Markdown, with what each ingredient adds to the run it joins."""
+    found: dict[str, list[float]] = {}
+    for row in rows:
+        found.setdefault(row["ingredient"], []).append(float(row["top1"]))
+    means = {name: sum(top1s) / len(top1s) for name, top1s in found.items()}
+    changes = {row["ingredient"]: row["changes"] for row in rows}
+    lines = ["| ingredient | top-1 (%) | by seed | joins | points |", "| --- | ---: | --- | --- | ---: |"]
+    for name, top1s in found.items():
+        joined = "" if not changes[name] else BASE if changes[name].startswith("optimizer=muon;") else "AdamW"
+        gain = f"{means[name] - means[joined]:+.2f}" if joined else ""
+        lines.append(f"| {name} | {means[name]:.2f} | {', '.join(f'{t:.2f}' for t in top1s)} | {joined} | {gain} |")
     return "\n".join(lines)
 
 

@@ -148,6 +148,19 @@ RECIPES: dict[str, Recipe] = {
         learning_rate=0.01,
         clip_norm=1.0,
     ),
+    # A short recipe, for two cores as well: docs/training.md has what each of its ingredients is worth.
+    **{
+        f"{dataset}_{name}_fast": replace(
+            start,
+            model=model,
+            epochs=30,
+            optimizer="muon",
+            augmentation=Augmentation(translate=2, flip="alternating"),
+            precision="bfloat16",
+        )
+        for dataset, start in (("cifar10", _CIFAR10), ("cifar100", _CIFAR100))
+        for name, model in _CIFAR_MODELS.items()
+    },
     # The same path in small: two cores take minutes.
     "cifar10_smoke": replace(
         _CIFAR10,

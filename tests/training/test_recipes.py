@@ -44,8 +44,21 @@ for dataset, top1s in TOP1.items():
         PUBLISHED[f"{dataset}_{name}"] = (*OF_DATASET[dataset], top1)
 
 
+FAST = {f"{dataset}_{name}_fast" for dataset in ("cifar10", "cifar100") for name in NAMES}
+
+
 def test_every_recipe_is_in_this_table():
-    assert set(RECIPES) == {*PUBLISHED, "cifar10_smoke", "photos"}
+    assert set(RECIPES) == {*PUBLISHED, *FAST, "cifar10_smoke", "photos"}
+
+
+@pytest.mark.parametrize("name", sorted(FAST))
+def test_the_short_recipe_is_one_for_all_networks(name):
+    recipe, papers = find_recipe(name), find_recipe(name.removesuffix("_fast"))
+    shared = find_recipe("cifar10_splitmixer_i_fast")
+    assert (recipe.epochs, recipe.optimizer, recipe.published) == (30, "muon", None)
+    assert recipe.augmentation == Augmentation(translate=2, flip="alternating")
+    network = {"model": papers.model, "pixels": papers.pixels, "dataset": papers.dataset}
+    assert recipe == replace(shared, **network, model_arguments=papers.model_arguments)
 
 
 @pytest.mark.parametrize("name", PUBLISHED)

@@ -1,6 +1,7 @@
 """Recorded runs are what they have to be."""
 
 import csv
+import runpy
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,16 @@ def test_training_page_has_the_runs_on_photographs():
     ]  # fmt: skip
     for row in rows:
         assert f"| `{row['run']}` | {row['epochs']} | {row['top1']} | {row['minutes']} |" in page
+
+
+def test_training_page_has_the_table_of_the_short_recipes_ingredients():
+    table = runpy.run_path(str(DOCS / "results" / "recipe_ablation.py"))["table"]
+    rows = _rows("recipe_ablation")
+    assert all(
+        sorted(other["seed"] for other in rows if other["ingredient"] == row["ingredient"]) == ["1", "2"]
+        for row in rows
+    )
+    assert table(rows) in (DOCS / "training.md").read_text()
 
 
 def _rows(name):
