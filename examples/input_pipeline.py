@@ -15,6 +15,7 @@ if os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow":
 import argparse
 import itertools
 import time
+from importlib.util import find_spec
 
 import keras
 import numpy as np
@@ -77,7 +78,7 @@ parser.add_argument("--seconds", type=float, default=10, help="for each measurem
 args = parser.parse_args()
 
 for name, (source, size, batch_size, augmentation) in RECIPES.items():
-    if source == "folder" and args.folder is None:
+    if (source == "folder" and args.folder is None) or (augmentation.layers and find_spec("keras_cv") is None):
         continue
     images = load_folder(args.folder) if source == "folder" else load_tfds("cifar10", "train", args.data_dir)
     half = {"mean": (0.5, 0.5, 0.5), "std": (0.25, 0.25, 0.25)}  # as good as any here

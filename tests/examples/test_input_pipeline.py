@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import keras
@@ -27,7 +28,10 @@ def test_measures_every_recipe(data_dir, tmp_path, rng):
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=400, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     speeds = dict(re.findall(r"^(.*): ([\d,]+) images/s", done.stdout, re.MULTILINE))
-    recipes = ["SplitMixer CIFAR", "ConvMixer CIFAR, 100 epochs", "SplitMixer Food101", "ConvMixer ImageNet"]
+    recipes = ["SplitMixer CIFAR", "ConvMixer CIFAR, 100 epochs", "RandAugment, MixUp, CutMix"]
+    recipes += ["SplitMixer Food101", "ConvMixer ImageNet"]
+    if find_spec("keras_cv"):
+        recipes.append("the same by KerasCV")
     assert set(speeds) == {*recipes, "SplitMixer CIFAR, in training"}
     assert all(int(speed.replace(",", "")) > 0 for speed in speeds.values())
     share = float(re.search(r"of which ([\d.]+)% of the time for images", done.stdout).group(1))
