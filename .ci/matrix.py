@@ -13,10 +13,11 @@ import datetime
 import os
 import re
 import shutil
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
+
+from check_wheel import build_wheel, call
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "versions.md"
@@ -55,8 +56,7 @@ def main() -> int:
         parser.error(f"no row has {wanted}")
     failed = 0
     with tempfile.TemporaryDirectory() as folder:
-        call([sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", folder, ROOT])
-        (wheel,) = Path(folder).glob("*.whl")
+        wheel = build_wheel(Path(folder))
         for row in rows:
             interpreter = shutil.which(f"python{row[1]}")
             if interpreter is None:
@@ -64,8 +64,8 @@ def main() -> int:
                 continue
             try:
                 found = carry_out(row, wheel, interpreter, arguments.smoke)
-            except subprocess.CalledProcessError as error:
-                found, failed = f"failed: {str(error.output).strip()[-2000:]}", failed + 1
+            except RuntimeError as error:
+                found, failed = f"failed: {str(error)[-2000:]}", failed + 1
             print(*row, found, flush=True)
             if not arguments.smoke and not found.startswith("failed"):
                 keep(row, found)
@@ -113,16 +113,6 @@ def keep(row: tuple[str, str, str], found: str) -> None:
     order = {f"| {a} | {b} | {c} ": i for i, (a, b, c) in enumerate(ROWS)}
     lines.sort(key=lambda line: next((i for start, i in order.items() if line.startswith(start)), len(order)))
     PAGE.write_text(start + HEADER + "\n".join(lines) + "\n")
-
-
-def call(command: list[object], **options: object) -> str:
-    """Runs a command, and returns what it prints; raises if it fails."""
-    result = subprocess.run(
-        [*map(str, command)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, **options
-    )
-    if result.returncode:
-        raise subprocess.CalledProcessError(result.returncode, command, result.stdout)
-    return result.stdout
 
 
 if __name__ == "__main__":

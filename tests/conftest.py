@@ -14,6 +14,9 @@ if os.environ.get("KERAS_BACKEND") == "torch" and "PYTEST_XDIST_WORKER_COUNT" in
 if os.environ.get("KERAS_BACKEND") == "torch":
     import keras  # noqa: F401  before any test imports TensorFlow, after which PyTorch's compiler and PyPI's triton crash
 
+# The command line switches it off where TensorFlow only feeds the images; what tests start would inherit that.
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+
 # XLA's work on machine code takes longer than most tests; what it does to the operations stays as it is.
 if os.environ.get("KERAS_BACKEND") == "jax":
     os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")

@@ -80,6 +80,8 @@ class Job:
         # Writing takes no accelerator, and must not take the memory of one from the backend that runs.
         on_cpu = {"CUDA_VISIBLE_DEVICES": "", "JAX_PLATFORMS": "cpu", "KERAS_TORCH_DEVICE": "cpu"}
         environment = {**os.environ, **on_cpu, "KERAS_BACKEND": backend or keras.backend.backend()}
+        if backend == "tensorflow":  # the command line switches oneDNN off where TensorFlow only feeds the images
+            environment.pop("TF_ENABLE_ONEDNN_OPTS", None)
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
         command = [sys.executable, "-m", "keras_mixers.export.job", str(self.folder)]
         done = subprocess.run(command, env=environment, capture_output=True, text=True)

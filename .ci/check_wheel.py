@@ -4,6 +4,7 @@ The environment has to hold the dependencies. Nothing of the checkout is on the 
 """
 
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -23,15 +24,15 @@ def main() -> None:
     """Builds and uses the wheel; raises where something is missing."""
     with tempfile.TemporaryDirectory() as folder:
         site, dist = Path(folder, "site"), Path(folder, "dist")
-        call([sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", dist, ROOT])
-        (wheel,) = dist.glob("*.whl")
+        wheel = build_wheel(dist)
         names = set(zipfile.ZipFile(wheel).namelist())
         expected = {
             str(path.relative_to(ROOT))
             for pattern in ("*.py", "*.safetensors", "py.typed")
             for path in (ROOT / "keras_mixers").rglob(pattern)
         }
-        assert expected <= names, f"The wheel lacks {sorted(expected - names)}."
+        held = {name for name in names if name.startswith("keras_mixers/")}
+        assert expected == held, f"The wheel lacks or adds {sorted(expected ^ held)}."
         foreign = {name.split("/")[0] for name in names} - {"keras_mixers", wheel.name.rsplit("-", 3)[0] + ".dist-info"}
         assert not foreign, f"The wheel holds {sorted(foreign)} too."
         call([sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", site, wheel])
@@ -43,9 +44,22 @@ def main() -> None:
         print(f"{wheel.name}: {len(expected)} files, used outside the checkout")
 
 
+def build_wheel(folder: Path) -> Path:
+    """Builds the wheel of the checkout in a folder, and returns its path."""
+    shutil.rmtree(ROOT / "build", ignore_errors=True)  # setuptools would add what an earlier state had
+    call([sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", folder, ROOT])
+    (wheel,) = folder.glob("*.whl")
+    return wheel
+
+
 def call(command: list[object], **options: object) -> str:
-    """Runs a command, and returns what it prints."""
-    return subprocess.run([*map(str, command)], check=True, stdout=subprocess.PIPE, text=True, **options).stdout
+    """Runs a command, and returns what it prints; raises, with that, if it fails."""
+    result = subprocess.run(
+        [*map(str, command)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, **options
+    )
+    if result.returncode:
+        raise RuntimeError(f"{command} ended with {result.returncode}:\n{result.stdout}")
+    return result.stdout
 
 
 if __name__ == "__main__":
