@@ -23,6 +23,7 @@ def run(data_dir, output_dir, *flags):
     command = [sys.executable, str(ROOT / "examples" / "cifar10.py"), "--data-dir", str(data_dir)]
     command += ["--output-dir", str(output_dir), "--dim", "32", "--blocks", "2", "--patch-size", "4", "--seed", "7"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "KERAS_BACKEND": keras.backend.backend()}
+    environment.pop("TF_ENABLE_ONEDNN_OPTS", None)  # conftest's: as a user types it, the example chooses
     return subprocess.run([*command, *flags], env=environment, capture_output=True, text=True, timeout=400, check=False)
 
 

@@ -49,7 +49,9 @@ def test_helps(run, capsys, name):
 def test_tells_the_published_accuracy_of_each_recipe(name):
     told = re.findall(r"^    (\w+) +(\d\d\.\d\d)$", (EXAMPLES / f"{name}.py").read_text(), re.MULTILINE)
     assert {f"{name}_{model}": float(top1) for model, top1 in told} == {
-        recipe: values.published for recipe, values in RECIPES.items() if recipe.startswith(f"{name}_")
+        recipe: values.published
+        for recipe, values in RECIPES.items()
+        if recipe.startswith(f"{name}_") and values.published is not None
     }
 
 
