@@ -180,6 +180,8 @@ def test_refuses_with_one_sentence_whoever_calls_it():
 def test_torch_compiles_its_training_for_sizes_that_vary(name, rng):
     import torch
 
+    if torch.__version__ < (2, 13):
+        pytest.skip("PyTorch before 2.13 cannot order strides of symbolic sizes")
     model = getattr(keras_mixers, name)(8, 1, 3, 2, 5, data_format="channels_last")
     compiled = torch.compile(lambda images: model(images, training=True), dynamic=True)
     for batch, side in ((4, 8), (3, 12)):
