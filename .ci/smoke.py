@@ -32,5 +32,7 @@ with tempfile.TemporaryDirectory() as folder:
     report = keras_mixers.export_model(model, Path(folder, "plain.keras"), images=images[:8])
     if keras.backend.backend() == "tensorflow":
         report = keras_mixers.export_model(model, Path(folder, "saved_model"), images=images[:8])
+    if keras.backend.backend() == "torch":
+        report = keras_mixers.export_model(model, Path(folder, "model.pt2"), images=images[:8])
 versions = f"keras {keras.__version__}, {keras.backend.backend()}, Python {sys.version.split()[0]}"
 print(f"{versions}: accuracy {found['accuracy']:.3f}; {report}")

@@ -1,8 +1,9 @@
 """What PyTorch writes: its own programs, and ONNX, of which OpenVINO's are made."""
 
+import contextlib
 import json
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +29,31 @@ class _Inference(torch.nn.Module):
         return self.model(image, training=False)
 
 
+@contextlib.contextmanager
+def _symbolic_sizes() -> Iterator[None]:
+    """Keeps sizes symbolic where Keras checks shapes: before 3.14 it makes integers of them, which fixes the batch."""
+    if tuple(map(int, keras.__version__.split(".")[:2])) >= (3, 14):
+        yield
+        return
+    from keras.src import backend
+
+    def symbolic(shape: Any) -> tuple[int | None, ...]:
+        return standardize(tuple(None if isinstance(size, torch.SymInt) else size for size in shape))
+
+    standardize = backend.standardize_shape
+    backend.standardize_shape = symbolic
+    try:
+        yield
+    finally:
+        backend.standardize_shape = standardize
+
+
 def _program(model: keras.Model, job: Job) -> torch.export.ExportedProgram:
     # A size that may vary must not be 1 in the example: PyTorch would take it for fixed.
     example = [job.example_size if axis and size is None else size or 2 for axis, size in enumerate(job.input_shape)]
     varying = {axis: torch.export.Dim.DYNAMIC for axis, size in enumerate(job.input_shape) if size is None}
     image = torch.zeros(example, dtype=getattr(torch, model.inputs[0].dtype))
-    with warnings.catch_warnings(), torch.no_grad():
+    with warnings.catch_warnings(), torch.no_grad(), _symbolic_sizes():
         warnings.simplefilter("ignore")
         program = torch.export.export(_Inference(model).eval(), (image,), dynamic_shapes={"image": varying})
     for node in program.graph.nodes:  # where in our files it comes from: of no use to others, and larger than a network
