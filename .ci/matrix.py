@@ -89,7 +89,7 @@ def carry_out(row: tuple[str, str, str], wheel: Path, interpreter: str, smoke: b
         call([*install, *TOOLS])
         shutil.copytree(ROOT / "tests", Path(folder, "tests"))
         shutil.copy(ROOT / "README.md", folder)  # whose tables are tested
-        Path(folder, "pytest.ini").write_text("[pytest]\nmarkers =\n    any_backend:\n    checkpoints:\n")
+        Path(folder, "pytest.ini").write_text("[pytest]\nmarkers =\n    backend_independent:\n    checkpoints:\n")
         tests = [f"tests/{test}" for test in TESTS]
         result = call([python, "-m", "pytest", "-q", "-W", "ignore", *tests], cwd=folder, env=environment)
         name = f"import importlib.metadata as m; print(m.version('keras'), m.version('numpy'), {_version(backend)})"

@@ -29,7 +29,7 @@ from dataclasses import replace
 from keras_mixers.commands.command import ending_in_a_sentence
 from keras_mixers.commands.training_arguments import add_dataset_arguments, add_run_arguments, run_arguments
 from keras_mixers.data import Augmentation
-from keras_mixers.training import find_recipe, fit
+from keras_mixers.training import fit, get_recipe
 
 AUGMENTATIONS = {
     "none": Augmentation(),
@@ -90,7 +90,7 @@ def main(args: argparse.Namespace) -> None:
         "segments": args.segments,
     }
     recipe = replace(
-        find_recipe(RECIPES[args.model]),
+        get_recipe(RECIPES[args.model]),
         model_arguments={name: value for name, value in network.items() if value is not None},
         augmentation=replace(
             AUGMENTATIONS[args.augmentation],

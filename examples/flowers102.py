@@ -22,10 +22,10 @@ if os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow":
 
 from keras_mixers.commands.command import ending_in_a_sentence
 from keras_mixers.commands.training_arguments import recipe_parser, run_arguments
-from keras_mixers.training import find_recipe, fit
+from keras_mixers.training import fit, get_recipe
 
 args = recipe_parser(__doc__, model="splitmixer_i").parse_args()
 with ending_in_a_sentence(args.debug):
-    recipe = find_recipe(f"flowers102_{args.model}").change(dict(args.changes))
+    recipe = get_recipe(f"flowers102_{args.model}").change(dict(args.changes))
     run = fit(recipe, data_dir=args.data_dir, download=args.download, **run_arguments(args, "runs/flowers102"))
     print(f"Test accuracy {run.metrics['test_accuracy']:.4f}: {run.directory}")

@@ -22,7 +22,7 @@ if os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow":
 import argparse
 from dataclasses import replace
 
-from keras_mixers import find_preset
+from keras_mixers import get_preset
 from keras_mixers.commands.command import ending_in_a_sentence, whole_number
 from keras_mixers.commands.training_arguments import add_run_arguments, run_arguments
 from keras_mixers.data import Augmentation, load_folders
@@ -40,7 +40,7 @@ args = parser.parse_args()
 
 with ending_in_a_sentence(args.debug):
     settings = run_arguments(args, "runs/image_folder")
-    pixels = find_preset(args.model).pixels
+    pixels = get_preset(args.model).pixels
     recipe = Recipe(
         model=args.model,
         dataset="folder",

@@ -14,7 +14,7 @@ from keras_mixers.models import (
     create_model,
     feature_extractor,
     feature_pyramid,
-    find_preset,
+    get_preset,
     list_models,
     preprocess_input,
 )
@@ -36,7 +36,7 @@ __all__ = [
     "export_model",
     "feature_extractor",
     "feature_pyramid",
-    "find_preset",
+    "get_preset",
     "fold",
     "layers",
     "list_models",

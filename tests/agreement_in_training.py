@@ -27,11 +27,11 @@ EPOCHS = 4
 
 
 def train_ours(seed, data_dir):
-    from keras_mixers.training import find_recipe, fit
+    from keras_mixers.training import fit, get_recipe
 
     with tempfile.TemporaryDirectory() as directory:
         run = fit(
-            find_recipe("cifar10_smoke").change({"seed": seed, "epochs": EPOCHS}),
+            get_recipe("cifar10_smoke").change({"seed": seed, "epochs": EPOCHS}),
             output_dir=Path(directory) / "run",
             data_dir=data_dir,
             verbose=0,
@@ -44,14 +44,14 @@ def train_by_hand(seed, data_dir):
     import torch
     import torch_networks
 
-    from keras_mixers import find_preset
+    from keras_mixers import get_preset
     from keras_mixers.data import eval_batches, load_tfds, train_batches
-    from keras_mixers.training import find_recipe, keep_memory
+    from keras_mixers.training import get_recipe, keep_memory
 
-    recipe = find_recipe("cifar10_smoke").change({"epochs": EPOCHS})
+    recipe = get_recipe("cifar10_smoke").change({"epochs": EPOCHS})
     keep_memory()
     torch.manual_seed(seed)
-    arguments = {**find_preset(recipe.model).arguments, **recipe.model_arguments}
+    arguments = {**get_preset(recipe.model).arguments, **recipe.model_arguments}
     network = torch_networks.counterpart("SplitMixerI", arguments, "splitmixer").to(memory_format=torch.channels_last)
     pixels = {"mean": recipe.pixels.mean, "std": recipe.pixels.std}
     images, test_images = (
@@ -102,12 +102,12 @@ def main():
     parser.add_argument("--one", nargs=2, metavar=("IMPLEMENTATION", "SEED"), help="only this run, as a row")
     arguments = parser.parse_args()
     if arguments.one:
-        from keras_mixers.machine import describe_machine
+        from keras_mixers.environment import describe_environment
 
         name, seed = arguments.one
         train = train_by_hand if name == IMPLEMENTATIONS[0] else train_ours
         accuracy, loss = train(int(seed), arguments.data_dir)
-        csv.writer(sys.stdout).writerow((name, seed, f"{100 * accuracy:.2f}", f"{loss:.4f}", describe_machine()))
+        csv.writer(sys.stdout).writerow((name, seed, f"{100 * accuracy:.2f}", f"{loss:.4f}", describe_environment()))
         return
 
     def row_of(run):

@@ -50,7 +50,7 @@ def differences(name, sizes=SIZES):
 
     import keras_mixers
 
-    preset = keras_mixers.find_preset(name)
+    preset = keras_mixers.get_preset(name)
     arguments = {**preset.arguments, **NETWORKS[name]}
     layout = "timm" if preset.builder is keras_mixers.ConvMixer else "splitmixer"
     torch.manual_seed(0)

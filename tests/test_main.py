@@ -12,7 +12,7 @@ import keras_mixers
 from keras_mixers.__main__ import COMMANDS, main
 from keras_mixers.commands.command import Command
 
-pytestmark = pytest.mark.any_backend
+pytestmark = pytest.mark.backend_independent
 
 ROOT = Path(__file__).parents[1]
 

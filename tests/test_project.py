@@ -9,7 +9,7 @@ import yaml
 
 import keras_mixers
 
-pytestmark = pytest.mark.any_backend
+pytestmark = pytest.mark.backend_independent
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import keras
 
 from keras_mixers.layers.validation import check_positive_int
-from keras_mixers.models.pixels import Pixels
+from keras_mixers.models.image_spec import ImageSpec
 from keras_mixers.models.presets import IMAGENET
 
 MODEL_HELP = "a .keras file that train saved, or a network with its weights, such as splitmixer_i_256_8:cifar10"
@@ -51,7 +51,7 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
 
 def load_model(arguments: argparse.Namespace, needs_pixels: bool = True) -> keras.Model:
     """Reads the network of a command; where --size, --mean or --std is given, they say which images it takes."""
-    from keras_mixers.training import load_trained
+    from keras_mixers.inference import load_trained
 
     given = {name: getattr(arguments, name) for name in ("size", "mean", "std")}
     if all(value is None for value in given.values()):
@@ -60,7 +60,7 @@ def load_model(arguments: argparse.Namespace, needs_pixels: bool = True) -> kera
     size = arguments.size or next((side for side in model.input_shape[2:0:-1] if side not in (None, 1, 3)), None)
     if size is None:
         raise ValueError(f"The network in {arguments.model!r} takes images of any size; say which with --size.")
-    model.pixels = Pixels(size, tuple(arguments.mean or IMAGENET.mean), tuple(arguments.std or IMAGENET.std))
+    model.pixels = ImageSpec(size, tuple(arguments.mean or IMAGENET.mean), tuple(arguments.std or IMAGENET.std))
     return model
 
 

@@ -29,7 +29,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Prints accuracy and loss on a data set."""
     from keras_mixers.data import load_folder, load_tfds
     from keras_mixers.data.sources import evaluated_folder
-    from keras_mixers.training import evaluate_images
+    from keras_mixers.inference import evaluate_images
 
     model = load_model(arguments)
     if arguments.images:

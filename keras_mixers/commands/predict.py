@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Prints the most probable classes of images."""
-    from keras_mixers.training import predict_images
+    from keras_mixers.inference import predict_images
 
     model = load_model(arguments)
     probabilities = predict_images(model, arguments.images)

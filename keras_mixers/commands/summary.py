@@ -3,7 +3,7 @@
 import argparse
 
 from keras_mixers.commands.command import Command, whole_number
-from keras_mixers.models import create_model, find_preset
+from keras_mixers.models import create_model, get_preset
 from keras_mixers.profiling import Profile, profile, without_values
 
 
@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Prints the profile of a model of the table, at its published image size unless another is given."""
     overrides = {"num_classes": arguments.num_classes} if arguments.num_classes else {}
-    side = arguments.image_size or find_preset(arguments.name).pixels.size
+    side = arguments.image_size or get_preset(arguments.name).pixels.size
     size = tuple(arguments.input_shape or (side, side))
     print(without_values(profile_preset, arguments.name, size, **overrides))
     return 0

@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Trains as a recipe says, or prints the recipes."""
-    from keras_mixers.training import RECIPES, find_recipe
+    from keras_mixers.training import RECIPES, get_recipe
 
     if arguments.recipe == "list":
         rows = [
@@ -36,7 +36,7 @@ def run(arguments: argparse.Namespace) -> int:
     from keras_mixers.data.damaged import naming_damaged
     from keras_mixers.training import fit
 
-    recipe = find_recipe(arguments.recipe).change(dict(arguments.changes))
+    recipe = get_recipe(arguments.recipe).change(dict(arguments.changes))
     settings = run_arguments(arguments, f"runs/{arguments.recipe}")
     images = {}
     if arguments.images:

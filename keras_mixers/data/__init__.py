@@ -7,7 +7,7 @@ from keras_mixers.data.augmentation_settings import Augmentation
 try:
     from keras_mixers.data import startup  # noqa: F401  # isort: split
     from keras_mixers.data.batches import eval_batches, train_batches
-    from keras_mixers.data.share import Share
+    from keras_mixers.data.shard import DataShard
     from keras_mixers.data.sources import Images, load_folder, load_folders, load_tfds
 except ImportError as error:  # recipes can be read all the same
     _missing = error
@@ -21,7 +21,7 @@ except ImportError as error:  # recipes can be read all the same
 __all__ = [
     "Augmentation",
     "Images",
-    "Share",
+    "DataShard",
     "eval_batches",
     "load_folder",
     "load_folders",

@@ -11,7 +11,7 @@ import tensorflow as tf
 from keras_mixers.data.augmentation import Augmentation, AugmentBatch, normalize
 from keras_mixers.data.crops import center_crop, random_crop, random_crops
 from keras_mixers.data.preprocessing_layers import check_layers
-from keras_mixers.data.share import ALONE, Share
+from keras_mixers.data.shard import ALONE, DataShard
 from keras_mixers.data.sources import Images
 
 CACHE_BYTES = 2**30
@@ -30,7 +30,7 @@ def train_batches(
     cache: bool | None = None,
     epochs: range | None = None,
     first_batch: int = 0,
-    share: Share = ALONE,
+    share: DataShard = ALONE,
 ) -> tf.data.Dataset:
     """Shuffled, augmented batches; every iteration is another epoch.
 
@@ -52,7 +52,8 @@ def train_batches(
         first_batch: number of batches of the first of these epochs that are left out.
         cache: whether the decoded images stay in memory as uint8. By default they do if they all have one known size
             and take at most 1 GiB, and one process reads them all.
-        share: `Share` of several processes or devices: this one gets `batch_size` / `processes` images of each batch.
+        share: the `DataShard` of one of several processes or devices: it gets `batch_size` / `processes` images of
+            each batch.
             Images are cropped as if it were alone; what is drawn for a whole batch is drawn for each part anew.
 
     Returns:
@@ -161,7 +162,7 @@ def eval_batches(
     crop_fraction: float = 1.0,
     interpolation: str = "bicubic",
     cache: bool | None = None,
-    share: Share = ALONE,
+    share: DataShard = ALONE,
 ) -> tf.data.Dataset:
     """Batches in the order of the images: resized, cropped at the centre and normalised.
 

@@ -103,7 +103,7 @@ def resize_shorter_side(image: tf.Tensor, size: int, method: str) -> tf.Tensor:
     """Resize an image so that its shorter side has this size; an image that has it stays as it is."""
     shape = tf.shape(image)[:2]
     height, width = tf.unstack(shape * size // tf.reduce_min(shape))
-    # Along one axis at a time and rounded after each, as Pillow and `Pixels.crop` do.
+    # Along one axis at a time and rounded after each, as Pillow and `ImageSpec.crop` do.
     return resize(resize(image, (shape[0], width), method), (height, width), method)
 
 

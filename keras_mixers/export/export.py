@@ -16,9 +16,9 @@ from keras_mixers.export.folding import Form, UnknownLayerError, gives_probabili
 from keras_mixers.export.formats import FORMATS, check_packages, check_quantization, find_format
 from keras_mixers.export.images import Images
 from keras_mixers.export.job import ExportError, Job
+from keras_mixers.inference.images import is_channels_first, normalizes
 from keras_mixers.layers import NormalizePixels
 from keras_mixers.layers.validation import check_positive, check_positive_int
-from keras_mixers.models.images import is_channels_first, normalizes
 from keras_mixers.models.network import Network
 
 # The largest difference from the network that is let pass, in parts of its largest output (of 1, if that is less).
@@ -149,7 +149,7 @@ def export_model(
         )
     if raw_pixels and not normalizes(model) and getattr(model, "pixels", None) is None:
         raise ValueError(
-            "raw_pixels=True needs to know how pixels are normalised: set model.pixels, as find_preset(NAME).pixels is."
+            "raw_pixels=True needs to know how pixels are normalised: set model.pixels, as get_preset(NAME).pixels is."
         )
     tolerance = TOLERANCES[quantization] if tolerance is None else check_positive("tolerance", tolerance)
     batch_size = batch_size if batch_size is None else check_positive_int("batch_size", batch_size)

@@ -247,7 +247,7 @@ class _Lowering:
                 np.concatenate([part.scale for part in parts]),
                 np.concatenate([part.shift for part in parts]),
             )
-        return self.interleave(maps.tensor, layer.segments) if layer.shuffle else maps.tensor
+        return self.channel_shuffle(maps.tensor, layer.segments) if layer.shuffle else maps.tensor
 
     def stride_mixer(self, layer: ChannelStrideMixer, maps: Maps) -> Any:
         x = self.apply(maps, f"{layer.name}_norm_before")
@@ -256,7 +256,7 @@ class _Lowering:
         convolved = [
             self.pointwise(layer.pointwise, self.maps(window), f"{layer.name}_{j}") for j, window in enumerate(windows)
         ]
-        return self.interleave(self.join(convolved), layer.positions)
+        return self.channel_shuffle(self.join(convolved), layer.positions)
 
     def pool(self, layer: keras.layers.Layer, maps: Maps) -> Maps:
         if isinstance(layer, keras.layers.GlobalMaxPooling2D):
@@ -350,7 +350,7 @@ class _Lowering:
     def join(self, parts: list[Any]) -> Any:
         return ops.concatenate(parts, axis=self.axis) if len(parts) > 1 else parts[0]
 
-    def interleave(self, x: Any, groups: int) -> Any:
+    def channel_shuffle(self, x: Any, groups: int) -> Any:
         order = np.arange(x.shape[self.axis]).reshape(groups, -1).T.ravel()
         return ops.take(x, order.tolist(), axis=self.axis)
 

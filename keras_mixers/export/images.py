@@ -8,11 +8,11 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_mixers.models.images import is_channels_first, normalizes, read_image
-from keras_mixers.models.pixels import Pixels
+from keras_mixers.inference.images import is_channels_first, normalizes, read_image
+from keras_mixers.models.image_spec import ImageSpec
 
 # For a network that does not know its pixels.
-PLAIN = Pixels(0, mean=(0.5,) * 3, std=(0.25,) * 3)
+PLAIN = ImageSpec(0, mean=(0.5,) * 3, std=(0.25,) * 3)
 CROPS = 32
 
 
@@ -29,7 +29,7 @@ class Images:
         self.size, self.raw = size, raw
         self.channels_first = is_channels_first(model)
         self.channels = model.input_shape[1 if self.channels_first else -1]
-        self.known: Pixels | None = getattr(model, "pixels", None)
+        self.known: ImageSpec | None = getattr(model, "pixels", None)
         self.pixels = replace(self.known or PLAIN, size=max(size))
         self.normalizes = normalizes(model)
 

@@ -13,7 +13,7 @@ import torch
 
 from keras_mixers.export.job import Job
 from keras_mixers.export.metadata import NAME
-from keras_mixers.models.images import is_channels_first
+from keras_mixers.inference.images import is_channels_first
 
 OPSET = 20  # the first one with GELU
 

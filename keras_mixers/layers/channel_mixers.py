@@ -103,7 +103,7 @@ class PointwiseMixer(MixingLayer):
                 target.copy_(part)
         return mixed
 
-    def interleave(self, x: Any, groups: int) -> Any:
+    def channel_shuffle(self, x: Any, groups: int) -> Any:
         """Channel shuffle: moves channel c of group g to place c * groups + g."""
         channels = x.shape[self.channel_axis]
         if self.data_format == "channels_last":
@@ -269,7 +269,7 @@ class ChannelSplitMixer(PointwiseMixer):
         # Segments that overlap are mixed one after the other; others at once.
         for group in [mixed] if self.ratio is None else [[one] for one in mixed]:
             x = self.mix_spans(x, dict(group))
-        return self.interleave(x, self.segments) if self.shuffle else x
+        return self.channel_shuffle(x, self.segments) if self.shuffle else x
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), **{name: getattr(self, name) for name in self.arguments}}
@@ -451,7 +451,7 @@ class ChannelStrideMixer(PointwiseMixer):
     def mix_channels(self, x: Any) -> Any:
         starts = [j * self.stride for j in range(self.positions)]
         windows = [self.split(x, start, start + self.kernel_size)[1 if start else 0] for start in starts]
-        return self.interleave(self.join([self.pointwise(window) for window in windows]), self.positions)
+        return self.channel_shuffle(self.join([self.pointwise(window) for window in windows]), self.positions)
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "kernel_size": self.kernel_size, "stride": self.stride}

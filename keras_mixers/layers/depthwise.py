@@ -10,7 +10,7 @@ from keras_mixers.layers.device import device
 from keras_mixers.layers.validation import check_choice
 
 # What is fastest where; "native", the backend's own operation, where nothing is said. Measured by
-# `python -m keras_mixers.profiling.depthwise` on two cores: float32, (64, 16, 16, 256), milliseconds alone and with
+# `python docs/scripts/depthwise.py` on two cores: float32, (64, 16, 16, 256), milliseconds alone and with
 # both gradients.
 #
 #                      1 x 5         5 x 1         5 x 5         7 x 7

@@ -1,4 +1,4 @@
-"""Pixels become what a network was trained on."""
+"""ImageSpec become what a network was trained on."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -2,14 +2,14 @@
 
 from keras_mixers.models.conv_mixer import ConvMixer
 from keras_mixers.models.features import feature_extractor, feature_pyramid
+from keras_mixers.models.image_spec import ImageSpec
 from keras_mixers.models.isotropic import IsotropicMixer
-from keras_mixers.models.pixels import Pixels
 from keras_mixers.models.presets import (
     PRESETS,
     Preset,
     Published,
     create_model,
-    find_preset,
+    get_preset,
     list_models,
     preprocess_input,
 )
@@ -26,7 +26,7 @@ __all__ = [
     "PRESETS",
     "ConvMixer",
     "IsotropicMixer",
-    "Pixels",
+    "ImageSpec",
     "Preset",
     "Published",
     "SplitMixerI",
@@ -38,7 +38,7 @@ __all__ = [
     "create_model",
     "feature_extractor",
     "feature_pyramid",
-    "find_preset",
+    "get_preset",
     "list_models",
     "preprocess_input",
 ]

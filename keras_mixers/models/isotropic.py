@@ -12,8 +12,8 @@ import keras
 from keras_mixers.layers import NormalizePixels, PatchEmbed
 from keras_mixers.layers.mixing_layer import convolution_initializers
 from keras_mixers.layers.validation import check_choice, check_data_format, check_positive_int, check_rate
+from keras_mixers.models.image_spec import ImageSpec
 from keras_mixers.models.network import Network
-from keras_mixers.models.pixels import Pixels
 from keras_mixers.weights import load_weights
 
 # Makes the mixer of block i from i and the keyword arguments that all layers of a network share.
@@ -39,7 +39,7 @@ class NetworkOptions(TypedDict, total=False):
     drop_path_rate: float
     dropout_rate: float
     initializer: str
-    preprocessing: Pixels | None
+    preprocessing: ImageSpec | None
     weights: str | Path | None
     new_head: bool
     data_format: str | None
@@ -87,7 +87,7 @@ def IsotropicMixer(
     drop_path_rate: float = 0.0,
     dropout_rate: float = 0.0,
     initializer: str = "torch",
-    preprocessing: Pixels | None = None,
+    preprocessing: ImageSpec | None = None,
     weights: str | Path | None = None,
     new_head: bool = False,
     data_format: str | None = None,
@@ -120,7 +120,7 @@ def IsotropicMixer(
             in training. It rises linearly from 0 in the first block.
         dropout_rate: dropout in [0, 1) before the head.
         initializer: `"torch"` (the papers') or `"keras"`.
-        preprocessing: statistics of the pixels, such as `find_preset(name).pixels`: the model then takes raw pixels
+        preprocessing: statistics of the pixels, such as `get_preset(name).pixels`: the model then takes raw pixels
             from 0 to 255, and its `pixels` are these in the size of `input_shape`. None for a model whose images are
             normalised before.
         weights: None, the path of a .weights.h5 or .keras file, a PyTorch checkpoint (.safetensors, .pt, .pth,
@@ -176,7 +176,7 @@ def IsotropicMixer(
         rate = drop_path_rate * block / max(blocks - 1, 1) if has_residual else 0.0
         return factory(block, residual=has_residual, drop_path_rate=rate, name=f"block_{block}_{kind}", **shared)
 
-    # Pixels are normalised, and the mean over patches and the head computed, in full precision.
+    # ImageSpec are normalised, and the mean over patches and the head computed, in full precision.
     full = {"dtype": policy.variable_dtype}
     x = image = keras.Input(check_input_shape(input_shape, data_format), name="image")
     if preprocessing is not None:
@@ -212,9 +212,9 @@ def IsotropicMixer(
 
 def check_preprocessing(preprocessing: object) -> None:
     """Refuses what is neither the statistics of pixels nor None."""
-    if preprocessing is not None and not isinstance(preprocessing, Pixels):
+    if preprocessing is not None and not isinstance(preprocessing, ImageSpec):
         raise ValueError(
-            f"preprocessing must be None or statistics of pixels such as find_preset(NAME).pixels, got "
+            f"preprocessing must be None or statistics of pixels such as get_preset(NAME).pixels, got "
             f"preprocessing={preprocessing!r}; create_model(NAME, preprocessing=True) takes those of its preset."
         )
 

@@ -10,7 +10,7 @@ from keras import ops
 
 from keras_mixers.layers import PatchEmbed
 from keras_mixers.layers.validation import ImageError
-from keras_mixers.models.pixels import Pixels
+from keras_mixers.models.image_spec import ImageSpec
 
 
 @keras.saving.register_keras_serializable(package="keras_mixers")
@@ -30,7 +30,7 @@ class Network(keras.Model):
         class_names: names of its classes, None if they are not known. They are saved with the model.
     """
 
-    pixels: Pixels | None = None
+    pixels: ImageSpec | None = None
     class_names: tuple[str, ...] | None = None
 
     # Keras takes a model for a functional one by these arguments, in its old versions and its new ones.
@@ -109,7 +109,7 @@ class Network(keras.Model):
         model = super().from_config(config, custom_objects)
         if pixels is not None:
             lists = {name: tuple(value) for name, value in pixels.items() if isinstance(value, list | tuple)}
-            model.pixels = Pixels(**{**pixels, **lists})
+            model.pixels = ImageSpec(**{**pixels, **lists})
         if class_names is not None:
             model.class_names = tuple(class_names)
         return model

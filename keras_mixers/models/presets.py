@@ -16,7 +16,7 @@ import keras
 import numpy as np
 
 from keras_mixers.models.conv_mixer import ConvMixer
-from keras_mixers.models.pixels import Pixels
+from keras_mixers.models.image_spec import ImageSpec
 from keras_mixers.models.split_mixer import (
     SplitMixerI,
     SplitMixerII,
@@ -27,10 +27,10 @@ from keras_mixers.models.split_mixer import (
 )
 from keras_mixers.weights import packaged_weights, read_card
 
-IMAGENET = Pixels(224, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), crop_fraction=0.96)
-CIFAR10 = Pixels(32, mean=(0.4914, 0.4822, 0.4465), std=(0.2471, 0.2435, 0.2616))
-CIFAR10_SPLITMIXER = Pixels(32, mean=(0.4914, 0.4822, 0.4465), std=(0.2023, 0.1994, 0.2010))
-FLOWERS102 = Pixels(224, mean=(0.507, 0.487, 0.441), std=(0.267, 0.256, 0.276))
+IMAGENET = ImageSpec(224, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), crop_fraction=0.96)
+CIFAR10 = ImageSpec(32, mean=(0.4914, 0.4822, 0.4465), std=(0.2471, 0.2435, 0.2616))
+CIFAR10_SPLITMIXER = ImageSpec(32, mean=(0.4914, 0.4822, 0.4465), std=(0.2023, 0.1994, 0.2010))
+FLOWERS102 = ImageSpec(224, mean=(0.507, 0.487, 0.441), std=(0.267, 0.256, 0.276))
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Preset:
 
     builder: Callable[..., keras.Model]
     arguments: Mapping[str, Any]
-    pixels: Pixels
+    pixels: ImageSpec
     published: tuple[Published, ...] = ()
     weights: Mapping[str, str] = field(default_factory=dict)
 
@@ -206,14 +206,14 @@ def list_models(pattern: str | None = None) -> list[str]:
     return [name for name in PRESETS if pattern is None or fnmatch.fnmatchcase(name, pattern)]
 
 
-def find_preset(name: str) -> Preset:
+def get_preset(name: str) -> Preset:
     """Returns the row of the table that `name` names.
 
     Raises:
         ValueError: if there is none; the message names the nearest.
 
     Example:
-        >>> find_preset("convmixer_768_32").published[0].top1
+        >>> get_preset("convmixer_768_32").published[0].top1
         80.16
     """
     if name not in PRESETS:
@@ -236,7 +236,7 @@ def create_model(name: str, /, *, include_preprocessing: bool = False, **overrid
             It is the same as `preprocessing=True`.
         **overrides: arguments of the network's builder that shall differ from the table, such as `num_classes`.
             `weights` may also name one of the preset's own, as in `weights="imagenet"`, which is downloaded, or
-            `weights="cifar10"`, which comes with the package; `find_preset(name).weights` has them. `preprocessing`
+            `weights="cifar10"`, which comes with the package; `get_preset(name).weights` has them. `preprocessing`
             may be True for the preset's statistics, or False.
 
     Returns:
@@ -254,7 +254,7 @@ def create_model(name: str, /, *, include_preprocessing: bool = False, **overrid
         >>> create_model("splitmixer_i_256_8", num_classes=100).output_shape
         (None, 100)
     """
-    preset = find_preset(name)
+    preset = get_preset(name)
     weights, card = overrides.get("weights"), None
     if isinstance(weights, str) and weights.isidentifier():
         if weights not in preset.weights:
@@ -288,8 +288,8 @@ def preprocess_input(
 ) -> np.ndarray:
     """Makes of photographs the batch that the network `name` was evaluated on: resized, cropped, normalised.
 
-    The shorter side is resized to size / crop fraction of the preset's `Pixels`, the square at the centre is cut out,
-    and its pixels are scaled to (x / 255 - mean) / std.
+    The shorter side is resized to size / crop fraction of the preset's `ImageSpec`, the square at the centre is cut
+    out, and its pixels are scaled to (x / 255 - mean) / std.
 
     Args:
         images: images of any size, (height, width, 3) each, values from 0 to 255.
@@ -309,4 +309,4 @@ def preprocess_input(
         >>> preprocess_input([photograph], "convmixer_768_32", data_format="channels_last").shape
         (1, 224, 224, 3)
     """
-    return find_preset(name).pixels.preprocess(images, normalize=normalize, data_format=data_format)
+    return get_preset(name).pixels.preprocess(images, normalize=normalize, data_format=data_format)

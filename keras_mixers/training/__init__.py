@@ -3,17 +3,16 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from keras_mixers.training.adamw import AdamW
+from keras_mixers.optimizers.adamw import AdamW
+from keras_mixers.optimizers.muon import Muon
+from keras_mixers.optimizers.schedule import TriangularSchedule
 from keras_mixers.training.history import HistoryWriter, read_history
 from keras_mixers.training.memory import keep_memory
-from keras_mixers.training.muon import Muon
 from keras_mixers.training.processes import join_processes
-from keras_mixers.training.schedule import TriangularSchedule
 
 if TYPE_CHECKING:
-    from keras_mixers.training.prediction import evaluate_images, load_trained, predict_images
     from keras_mixers.training.recipe import Recipe
-    from keras_mixers.training.recipes import RECIPES, find_recipe
+    from keras_mixers.training.recipes import RECIPES, get_recipe
     from keras_mixers.training.reproduction import reproduce
     from keras_mixers.training.run import Run, fit
 
@@ -22,11 +21,8 @@ _LATER = {
     "RECIPES": "recipes",
     "Recipe": "recipe",
     "Run": "run",
-    "evaluate_images": "prediction",
-    "find_recipe": "recipes",
+    "get_recipe": "recipes",
     "fit": "run",
-    "load_trained": "prediction",
-    "predict_images": "prediction",
     "reproduce": "reproduction",
 }
 
@@ -38,13 +34,10 @@ __all__ = [
     "Recipe",
     "Run",
     "TriangularSchedule",
-    "evaluate_images",
-    "find_recipe",
+    "get_recipe",
     "fit",
     "join_processes",
     "keep_memory",
-    "load_trained",
-    "predict_images",
     "read_history",
     "reproduce",
 ]

@@ -16,7 +16,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_mixers.data import Share
+from keras_mixers.data import DataShard
 from keras_mixers.training.processes import join_processes, multi_worker_strategy, task
 
 # What JAX, TensorFlow, Gloo and NCCL write when a peer is gone; they share no class of exceptions.
@@ -40,7 +40,7 @@ class Devices:
         strategy: TensorFlow's, if it has more than one device.
     """
 
-    share: Share = Share()
+    share: DataShard = DataShard()
     local: int = 1
     scope: Callable[[], AbstractContextManager] = contextlib.nullcontext
     strategy: Any = None
@@ -165,7 +165,7 @@ def _jax_devices(count: int | None) -> Devices:
     if len(names) == 1:
         return Devices()
     parallel = keras.distribution.DataParallel(devices=names, auto_shard_dataset=False)
-    return Devices(Share(process, processes, len(names)), local, parallel.scope)
+    return Devices(DataShard(process, processes, len(names)), local, parallel.scope)
 
 
 def _tensorflow_devices(count: int | None) -> Devices:
@@ -180,13 +180,13 @@ def _tensorflow_devices(count: int | None) -> Devices:
             raise ValueError(
                 f"devices must be all {local} of each process where there are several, got devices={count}."
             )
-        return Devices(Share(process, processes, devices), local, strategy.scope, strategy)
+        return Devices(DataShard(process, processes, devices), local, strategy.scope, strategy)
     names = [d.name for d in tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")]
     count = _checked(count, len(names))
     if count == 1:
         return Devices()
     strategy = tf.distribute.MirroredStrategy(names[:count])
-    return Devices(Share(devices=count), count, strategy.scope, strategy)
+    return Devices(DataShard(devices=count), count, strategy.scope, strategy)
 
 
 def _checked(count: int | None, available: int) -> int:

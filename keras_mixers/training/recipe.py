@@ -10,11 +10,11 @@ from typing import Any
 
 from keras_mixers.data import Augmentation
 from keras_mixers.layers.validation import check_choice, check_positive, check_positive_int
-from keras_mixers.models import Pixels, find_preset
+from keras_mixers.models import ImageSpec, get_preset
 from keras_mixers.models.isotropic import NetworkOptions
-from keras_mixers.training.adamw import AdamW
-from keras_mixers.training.muon import Muon
-from keras_mixers.training.schedule import SCHEDULES
+from keras_mixers.optimizers.adamw import AdamW
+from keras_mixers.optimizers.muon import Muon
+from keras_mixers.optimizers.schedule import SCHEDULES
 
 OPTIMIZERS = {"adamw": AdamW, "muon": Muon}
 SET_BY_FIT = {"input_shape", "preprocessing", "data_format", "dtype"}
@@ -58,15 +58,15 @@ class Recipe:
         ValueError: if a field is none of these.
 
     Example:
-        >>> from keras_mixers.training import find_recipe
-        >>> recipe = find_recipe("cifar10_splitmixer_i").change({"epochs": "25", "augmentation.flip": "False"})
+        >>> from keras_mixers.training import get_recipe
+        >>> recipe = get_recipe("cifar10_splitmixer_i").change({"epochs": "25", "augmentation.flip": "False"})
         >>> recipe.epochs, recipe.augmentation.flip, recipe.augmentation.rand_augment
         (25, False, (2, 12))
     """
 
     model: str
     dataset: str
-    pixels: Pixels
+    pixels: ImageSpec
     augmentation: Augmentation = field(default_factory=Augmentation)
     train_split: str = "train"
     test_split: str = "test"
@@ -92,7 +92,7 @@ class Recipe:
     source: str = ""
 
     def __post_init__(self) -> None:
-        find_preset(self.model)
+        get_preset(self.model)
         for name in ("epochs", "batch_size", "accumulation"):
             check_positive_int(name, getattr(self, name))
         for name in ("limit_train", "limit_test"):
@@ -159,14 +159,14 @@ class Recipe:
     def from_json(cls, values: Mapping[str, Any]) -> "Recipe":
         """Returns the recipe that `to_json` gave."""
         values = dict(values)
-        values["pixels"] = Pixels(**_with_tuples(values["pixels"]))
+        values["pixels"] = ImageSpec(**_with_tuples(values["pixels"]))
         values["augmentation"] = Augmentation(**_with_tuples(values["augmentation"]))
         return cls(**values)
 
 
 def _model_arguments(model: str) -> list[str]:
     """Names the arguments of a network's builder that a recipe may set; `fit` sets the others."""
-    own = inspect.signature(find_preset(model).builder).parameters
+    own = inspect.signature(get_preset(model).builder).parameters
     names = [name for name, each in own.items() if each.kind is not each.VAR_KEYWORD]
     return [name for name in [*names, *NetworkOptions.__annotations__] if name not in SET_BY_FIT]
 

@@ -9,7 +9,7 @@ import difflib
 from dataclasses import replace
 
 from keras_mixers.data import Augmentation
-from keras_mixers.models import Pixels, find_preset
+from keras_mixers.models import ImageSpec, get_preset
 from keras_mixers.training.recipe import Recipe
 
 # timm's magnitude of 9 is on a scale to 10.
@@ -20,13 +20,13 @@ CONVMIXER_AUGMENTATION = Augmentation(
 SPLITMIXER_AUGMENTATION = Augmentation(flip=True, rand_augment=(2, 12))
 SPLITMIXER_PHOTOGRAPHS = replace(SPLITMIXER_AUGMENTATION, resize=230)
 
-IMAGENET = find_preset("convmixer_1536_20").pixels
-CIFAR10 = find_preset("convmixer_256_8_p2_k5").pixels
-CIFAR10_SPLITMIXER = find_preset("splitmixer_i_256_8").pixels
-CIFAR100 = Pixels(32, mean=(0.5071, 0.4867, 0.4408), std=(0.2675, 0.2565, 0.2761))
+IMAGENET = get_preset("convmixer_1536_20").pixels
+CIFAR10 = get_preset("convmixer_256_8_p2_k5").pixels
+CIFAR10_SPLITMIXER = get_preset("splitmixer_i_256_8").pixels
+CIFAR100 = ImageSpec(32, mean=(0.5071, 0.4867, 0.4408), std=(0.2675, 0.2565, 0.2761))
 # Evaluation resizes to 230 pixels, as training does, and takes the centre.
 FOOD101 = replace(IMAGENET, crop_fraction=0.9739)
-FLOWERS102 = replace(find_preset("splitmixer_i_256_8_p7_k7").pixels, crop_fraction=0.9739)
+FLOWERS102 = replace(get_preset("splitmixer_i_256_8_p7_k7").pixels, crop_fraction=0.9739)
 
 _CIFAR10_CONVMIXER = Recipe(
     "convmixer_256_8_p2_k5", "cifar10", CIFAR10, SPLITMIXER_AUGMENTATION, epochs=25, precision="float16",
@@ -56,7 +56,7 @@ def _of_paper(start: Recipe, published_on: str, rows: dict[str, str]) -> dict[st
     for name, model in rows.items():
         of_splitmixer = [
             published
-            for published in find_preset(model).published
+            for published in get_preset(model).published
             if published.dataset == published_on and published.source.startswith("SplitMixer")
         ]
         recipes[f"{published_on}_{name}"] = replace(
@@ -176,14 +176,14 @@ RECIPES: dict[str, Recipe] = {
 }
 
 
-def find_recipe(name: str) -> Recipe:
+def get_recipe(name: str) -> Recipe:
     """Returns the recipe that `name` names.
 
     Raises:
         ValueError: if there is none; the message names the nearest.
 
     Example:
-        >>> find_recipe("cifar10_splitmixer_v").published
+        >>> get_recipe("cifar10_splitmixer_v").published
         93.88
     """
     if name not in RECIPES:

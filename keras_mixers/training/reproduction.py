@@ -9,9 +9,9 @@ from typing import Any
 
 import keras
 
-from keras_mixers.machine import describe_machine
+from keras_mixers.environment import describe_environment
 from keras_mixers.training.devices import find_devices
-from keras_mixers.training.recipes import RECIPES, find_recipe
+from keras_mixers.training.recipes import RECIPES, get_recipe
 from keras_mixers.training.run import fit
 
 
@@ -63,7 +63,7 @@ def recipes_of(names: Sequence[str]) -> list[str]:
         of_dataset = [recipe for recipe in RECIPES if recipe.startswith(f"{name}_") and RECIPES[recipe].published]
         found += of_dataset or [name]
     for name in found:
-        find_recipe(name)
+        get_recipe(name)
     return found
 
 
@@ -96,13 +96,13 @@ def reproduce(
         OSError: if files cannot be written.
     """
     changes = dict(changes or {})
-    recipes = {name: find_recipe(name).change(changes) for name in recipes_of(names)}
+    recipes = {name: get_recipe(name).change(changes) for name in recipes_of(names)}
     written = ";".join(f"{name}={value}" for name, value in changes.items())
     if Path(results).is_dir() or not Path(results).parent.is_dir():
         raise ValueError(
             f"results must be a file in a folder that exists, got results={str(results)!r}; make its folder."
         )
-    machine = describe_machine()
+    machine = describe_environment()
     wanted = []
     for name, recipe in recipes.items():
         done = {(result.recipe, result.changes, result.backend.split()[0]): result for result in read_results(results)}

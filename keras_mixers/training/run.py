@@ -19,17 +19,17 @@ import keras
 import numpy as np
 
 from keras_mixers.data import Images, eval_batches, load_tfds, train_batches
-from keras_mixers.machine import describe_machine
+from keras_mixers.environment import describe_environment
 from keras_mixers.models import create_model
+from keras_mixers.optimizers.schedule import SCHEDULES
+from keras_mixers.training.callbacks import KeepBest, KeepWeights, StopAtNonFiniteLoss, naming_full_disk, save_model
 from keras_mixers.training.checkpoints import Checkpoint, Checkpoints, Position, last_checkpoint
 from keras_mixers.training.devices import Devices, find_devices
 from keras_mixers.training.history import HistoryWriter, read_history
-from keras_mixers.training.keeping import KeepBest, KeepWeights, StopAtNonFiniteLoss, naming_full_disk, save_model
 from keras_mixers.training.memory import keep_memory
 from keras_mixers.training.progress import Progress
 from keras_mixers.training.recipe import OPTIMIZERS, Recipe
-from keras_mixers.training.recipes import find_recipe
-from keras_mixers.training.schedule import SCHEDULES
+from keras_mixers.training.recipes import get_recipe
 from keras_mixers.training.whitening import whiten_patches
 
 try:
@@ -111,7 +111,7 @@ def fit(
         FloatingPointError: if the loss becomes infinite or not a number.
         ConnectionError: if the data set cannot be fetched, or another process of the run has ended.
     """
-    recipe = find_recipe(recipe) if isinstance(recipe, str) else recipe
+    recipe = get_recipe(recipe) if isinstance(recipe, str) else recipe
     devices = find_devices(devices)
     batch_size = shared_batch_size(recipe, devices)
     check_sizes(recipe)
@@ -377,7 +377,7 @@ def check_same_start(directory: Path, before: dict[str, Any] | None, start: dict
 
 def first_line(train_images: Images, test_images: Images, devices: Devices, directory: Path, position: Position) -> str:
     """Returns what is shown before the first batch: what is trained on, by what, and where the files go."""
-    machine = describe_machine()
+    machine = describe_environment()
     several = f"{devices.share.devices} x " if devices.share.devices > 1 else ""
     goes_on = f", from epoch {position.epoch + 1}, batch {position.step + 1}" if position != Position() else ""
     return (
@@ -537,7 +537,7 @@ def finish(
         "seconds": sum(row["seconds"] for row in history),
         "devices": devices.share.devices,
         "processes": devices.share.processes,
-        "machine": asdict(describe_machine()),
+        "machine": asdict(describe_environment()),
         "recipe": recipe.to_json(),
         "start": start,
         "history": history,

@@ -4,12 +4,12 @@ import keras
 import numpy as np
 
 from keras_mixers.data import Images, eval_batches
-from keras_mixers.models import Pixels
+from keras_mixers.models import ImageSpec
 
 IMAGES, SMALLEST = 5_000, 1e-3
 
 
-def whiten_patches(model: keras.Model, images: Images, pixels: Pixels, seed: int) -> None:
+def whiten_patches(model: keras.Model, images: Images, pixels: ImageSpec, seed: int) -> None:
     """Has the patch embedding of a network give uncorrelated channels of variance 1 on `images`, at its start.
 
     With C = V diag(λ) Vᵀ the covariance of the patches, the kernel is R diag(1 / √(λ + ε)) Vᵀ, where the rows of R are

@@ -10,9 +10,9 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_mixers.inference.images import check_batch, is_channels_first, prepare_images
 from keras_mixers.layers.validation import check_positive_int
 from keras_mixers.models import feature_extractor
-from keras_mixers.models.images import check_batch, is_channels_first, prepare_images
 from keras_mixers.models.network import Network
 from keras_mixers.visualize.style import DIVERGING, new_figure, picture, saved, show
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from keras_mixers import layers
 from keras_mixers.layers.validation import check_choice, check_positive_int
-from keras_mixers.models import create_model, find_preset
+from keras_mixers.models import create_model, get_preset
 from keras_mixers.models.presets import PRESETS
 from keras_mixers.profiling import Profile, profile, without_values
 from keras_mixers.visualize.style import BLACK, BLUE, GREEN, ORANGE, PURPLE, SKY, VERMILION, YELLOW, new_figure, saved
@@ -282,7 +282,7 @@ def _family(name: str) -> str:
 
 @functools.cache
 def _profile(name: str, num_classes: int) -> Profile:
-    size = find_preset(name).pixels.size
+    size = get_preset(name).pixels.size
 
     def counted() -> Profile:
         return profile(create_model(name, num_classes=num_classes, data_format="channels_last"), (size, size, 3))

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
+from keras_mixers.inference.images import is_channels_first, prepare_images
 from keras_mixers.layers.validation import check_positive_int
 from keras_mixers.models import feature_extractor
-from keras_mixers.models.images import is_channels_first, prepare_images
 from keras_mixers.visualize.channel_reach import mixed_channels
 from keras_mixers.visualize.style import (
     BLUE,

@@ -9,7 +9,7 @@ from typing import Any
 
 import keras
 
-from keras_mixers.models.images import prepare_images
+from keras_mixers.inference.images import prepare_images
 from keras_mixers.profiling import Profile, profile
 from keras_mixers.visualize.channel_reach import channel_reach
 from keras_mixers.visualize.class_maps import class_maps

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from keras_mixers.models.images import is_channels_first, read_image
+from keras_mixers.inference.images import is_channels_first, read_image
 
 if TYPE_CHECKING:
     import keras

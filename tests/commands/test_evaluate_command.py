@@ -7,9 +7,9 @@ import pytest
 from drawn_images import write_class_folders, write_tfds
 
 from keras_mixers.data import eval_batches, load_folder
-from keras_mixers.training import load_trained
+from keras_mixers.inference import load_trained
 
-pytestmark = pytest.mark.any_backend
+pytestmark = pytest.mark.backend_independent
 
 
 def test_gives_what_keras_computes(run, trained, photos):

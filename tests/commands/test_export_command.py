@@ -8,7 +8,7 @@ from drawn_images import write_class_folders
 import keras_mixers
 from keras_mixers.export import read_metadata
 
-pytestmark = pytest.mark.any_backend
+pytestmark = pytest.mark.backend_independent
 
 
 def test_writes_and_compares(run, trained, photos, tmp_path):

@@ -5,7 +5,7 @@ import pytest
 import keras_mixers
 from keras_mixers.models import PRESETS
 
-pytestmark = pytest.mark.any_backend
+pytestmark = pytest.mark.backend_independent
 
 
 def test_lists_every_model(run):

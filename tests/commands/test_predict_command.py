@@ -9,9 +9,9 @@ from drawn_images import CLASSES
 from PIL import Image
 
 import keras_mixers
-from keras_mixers.training import load_trained
+from keras_mixers.inference import load_trained
 
-pytestmark = pytest.mark.any_backend
+pytestmark = pytest.mark.backend_independent
 
 
 @pytest.fixture
@@ -78,7 +78,7 @@ def test_takes_a_network_of_plain_keras(run, images, tmp_path):
     model.save(tmp_path / "model.keras")
     found = json.loads(run("predict", tmp_path / "model.keras", images[0], "--json", "--size", 16))
     photograph = np.asarray(Image.open(images[0]))
-    batch = keras_mixers.find_preset("convmixer_768_32").pixels
+    batch = keras_mixers.get_preset("convmixer_768_32").pixels
     batch = type(batch)(16, batch.mean, batch.std).preprocess([photograph], data_format="channels_last")
     expected = keras.ops.convert_to_numpy(keras.ops.softmax(model.predict(batch, verbose=0)))[0]
     assert [found[str(images[0])][str(i)] for i in range(2)] == pytest.approx(expected.tolist(), rel=1e-4)
@@ -95,4 +95,4 @@ def test_asks_for_the_size_that_the_network_does_not_say(refused, images, tmp_pa
 def test_refuses_a_network_without_pixels(refused, images, tmp_path):
     keras_mixers.SplitMixerI(8, 1).save(tmp_path / "model.keras")
     sentence = refused("predict", tmp_path / "model.keras", *images)
-    assert "does not say which pixels it takes: set model.pixels, as keras_mixers.find_preset(NAME).pixels" in sentence
+    assert "does not say which pixels it takes: set model.pixels, as keras_mixers.get_preset(NAME).pixels" in sentence

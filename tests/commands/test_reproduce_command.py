@@ -10,7 +10,7 @@ from drawn_images import write_tfds
 
 from keras_mixers.training.reproduction import read_results, recipes_of
 
-pytestmark = pytest.mark.any_backend
+pytestmark = pytest.mark.backend_independent
 
 BACKEND = keras.backend.backend()
 SETTING = ["--epochs", "1", "--batch-size", "8", "--set", "model_arguments.dim=8", "model_arguments.blocks=1"]

@@ -5,7 +5,7 @@ import pytest
 import keras_mixers
 from keras_mixers.profiling import profile
 
-pytestmark = pytest.mark.any_backend
+pytestmark = pytest.mark.backend_independent
 
 
 def profile_of(name, height, width, **overrides):

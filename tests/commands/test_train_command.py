@@ -9,10 +9,11 @@ from drawn_images import CLASSES
 
 from keras_mixers.__main__ import main
 from keras_mixers.data import Augmentation
-from keras_mixers.training import RECIPES, Recipe, load_trained
+from keras_mixers.inference import load_trained
+from keras_mixers.training import RECIPES, Recipe
 from keras_mixers.training.history import read_history
 
-pytestmark = pytest.mark.any_backend
+pytestmark = pytest.mark.backend_independent
 
 
 def test_trains_on_images_of_ones_own(run, train_arguments, tmp_path):

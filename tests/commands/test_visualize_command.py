@@ -3,7 +3,7 @@
 import pytest
 
 pytest.importorskip("matplotlib", reason="matplotlib, of the extra visualize, is not installed")
-pytestmark = pytest.mark.any_backend
+pytestmark = pytest.mark.backend_independent
 
 
 def test_writes_the_page_with_the_curves_of_the_run(run, trained, photos, tmp_path):

@@ -18,7 +18,7 @@ from keras_mixers.data.augmentation import (
 )
 from keras_mixers.data.crops import random_translation
 
-pytestmark = pytest.mark.any_backend
+pytestmark = pytest.mark.backend_independent
 
 
 @pytest.mark.parametrize(

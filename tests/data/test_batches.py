@@ -9,7 +9,7 @@ from PIL import Image
 
 from keras_mixers.data import Augmentation, Images, eval_batches, load_folder, train_batches
 
-pytestmark = pytest.mark.any_backend
+pytestmark = pytest.mark.backend_independent
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.25, 0.2, 0.1)
 EVERYTHING = Augmentation(

@@ -6,9 +6,9 @@ from PIL import Image
 
 from keras_mixers.data import Augmentation
 from keras_mixers.data.crops import center_crop, random_boxes, random_crop, random_crops, resize, resize_shorter_side
-from keras_mixers.models import Pixels
+from keras_mixers.models import ImageSpec
 
-pytestmark = pytest.mark.any_backend
+pytestmark = pytest.mark.backend_independent
 
 
 def test_boxes_lie_in_the_image_with_area_and_ratio_in_range():
@@ -91,5 +91,5 @@ def test_center_crop_of_a_photograph_equals_pillow(imagenette):
     # Pillow multiplies in fixed point; a first pass that differs by 1 can make the second differ by 2.
     assert np.abs(ours - expected).max() <= 2
     assert (np.abs(ours - expected) > 1).mean() < 1e-4
-    pixels = Pixels(224, (0.5,) * 3, (0.5,) * 3, crop_fraction=224 / 233)
+    pixels = ImageSpec(224, (0.5,) * 3, (0.5,) * 3, crop_fraction=224 / 233)
     assert np.abs(ours - pixels.crop(np.asarray(image))).max() <= 1

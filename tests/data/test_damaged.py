@@ -8,7 +8,7 @@ from drawn_images import write_class_folders
 from keras_mixers.data import Images, load_folder
 from keras_mixers.data.damaged import naming_damaged
 
-pytestmark = pytest.mark.any_backend
+pytestmark = pytest.mark.backend_independent
 
 
 def read(images):

@@ -8,7 +8,7 @@ from drawn_images import noise, scenes
 from keras_mixers.data.rand_augment import operations
 
 keras_cv = pytest.importorskip("keras_cv", reason="KerasCV, with which operations are compared, is not installed")
-pytestmark = pytest.mark.any_backend
+pytestmark = pytest.mark.backend_independent
 
 LEVELS = (0, 255)
 

@@ -86,14 +86,14 @@ def test_a_network_learns_from_kerascvs_rand_augment_mixup_and_cutmix():
     assert model.evaluate(plain, verbose=0) < 2 / 3 * before
 
 
-@pytest.mark.any_backend
+@pytest.mark.backend_independent
 def test_a_recipe_names_layers():
     assert read_layer("keras_cv.CutMix(alpha=0.5)") == ("keras_cv", "CutMix", {"alpha": 0.5})
     layer = make_layer("keras.RandomTranslation(height_factor=(-0.1, 0.1), width_factor=0.2)")
     assert isinstance(layer, keras.layers.RandomTranslation)
 
 
-@pytest.mark.any_backend
+@pytest.mark.backend_independent
 @pytest.mark.parametrize(
     "text",
     [
@@ -114,7 +114,7 @@ def test_refuses_what_is_no_layer_by_name(text):
     assert repr(text) in str(refusal.value)
 
 
-@pytest.mark.any_backend
+@pytest.mark.backend_independent
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -128,7 +128,7 @@ def test_refuses_layers_that_are_not_there(text, message):
         make_layer(text)
 
 
-@pytest.mark.any_backend
+@pytest.mark.backend_independent
 def test_layers_stand_alone(images):
     flip = keras.layers.RandomFlip("horizontal")
     with pytest.raises(ValueError, match=r"take the place of the other steps, got flip=True, mixup=0.5 beside them"):
@@ -141,7 +141,7 @@ def test_layers_stand_alone(images):
             train_batches(images, 4, 8, **PLAIN, layers=layers)
 
 
-@pytest.mark.any_backend
+@pytest.mark.backend_independent
 def test_says_that_kerascv_is_missing(monkeypatch):
     find = make_layer.__globals__["importlib"].util.find_spec
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "keras_cv" else find(name))

@@ -10,7 +10,7 @@ from PIL import Image, ImageEnhance, ImageOps
 
 from keras_mixers.data.rand_augment import Operation, RandAugment, in_parts, operations
 
-pytestmark = pytest.mark.any_backend
+pytestmark = pytest.mark.backend_independent
 
 OPERATIONS = operations()
 

@@ -14,9 +14,9 @@ from PIL import Image
 
 from keras_mixers.data import load_folder, load_tfds
 from keras_mixers.data.sources import Images
-from keras_mixers.models.images import read_image
+from keras_mixers.inference.images import read_image
 
-pytestmark = pytest.mark.any_backend
+pytestmark = pytest.mark.backend_independent
 
 
 class TinyColors(tfds.core.GeneratorBasedBuilder):

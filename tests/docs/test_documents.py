@@ -57,7 +57,7 @@ def surroundings(tmp_path_factory):
         yield
 
 
-@pytest.mark.any_backend
+@pytest.mark.backend_independent
 @pytest.mark.parametrize("document", [name for name in DOCUMENTS if any(blocks(name))])
 def test_code_runs(document, surroundings):
     """Blocks of a page follow one another, as they are read; those of README.md are taken one by one."""
@@ -78,7 +78,7 @@ class ParsedError(Exception):
     """The arguments are understood; the program would begin its work now."""
 
 
-@pytest.mark.any_backend
+@pytest.mark.backend_independent
 @pytest.mark.parametrize(("program", "arguments"), COMMANDS)
 def test_commands_take_their_arguments(program, arguments, monkeypatch):
     module = ROOT / program.removeprefix("-m ").replace(".", "/")
@@ -99,7 +99,7 @@ def test_commands_take_their_arguments(program, arguments, monkeypatch):
         runpy.run_path(str(path), run_name="__main__")
 
 
-@pytest.mark.any_backend
+@pytest.mark.backend_independent
 def test_extras_are_those_of_the_project():
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     found = re.findall(r"(?:\.|keras-mixers)\[([\w,]+)\]", "\n".join(DOCUMENTS.values()))
@@ -108,7 +108,7 @@ def test_extras_are_those_of_the_project():
     assert shown <= set(extras)
 
 
-@pytest.mark.any_backend
+@pytest.mark.backend_independent
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_files_that_it_names_exist(document):
     text = DOCUMENTS[document]
@@ -132,7 +132,7 @@ def test_a_conv_mixer_in_280_characters(randomize, rng):
         np.testing.assert_allclose(*logits, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.any_backend
+@pytest.mark.backend_independent
 def test_the_page_of_the_command_line_is_that_of_the_parsers():
-    page = runpy.run_path(str(ROOT / "docs" / "commands.py"))["page"]()
-    assert DOCUMENTS["docs/commands.md"] == page, "python docs/commands.py writes it"
+    page = runpy.run_path(str(ROOT / "docs" / "scripts" / "commands.py"))["page"]()
+    assert DOCUMENTS["docs/commands.md"] == page, "python docs/scripts/commands.py writes it"

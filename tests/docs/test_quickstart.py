@@ -7,7 +7,7 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
-pytestmark = pytest.mark.any_backend
+pytestmark = pytest.mark.backend_independent
 ROOT = Path(__file__).parents[2]
 NOTEBOOK = ROOT / "docs" / "quickstart.ipynb"
 

@@ -14,7 +14,7 @@ import pytest
 
 import keras_mixers  # noqa: F401  (registers what the files hold)
 
-pytestmark = pytest.mark.any_backend
+pytestmark = pytest.mark.backend_independent
 
 ROOT = Path(__file__).parents[2]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.any_backend
+pytestmark = pytest.mark.backend_independent
 ROOT = Path(__file__).parents[2]
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import keras
 import pytest
 
-pytestmark = pytest.mark.any_backend
+pytestmark = pytest.mark.backend_independent
 ROOT = Path(__file__).parents[2]
 
 

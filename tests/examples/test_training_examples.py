@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 from drawn_images import CLASSES, write_class_folders, write_tfds
 
-from keras_mixers.training import RECIPES, Recipe, load_trained
+from keras_mixers.inference import load_trained
+from keras_mixers.training import RECIPES, Recipe
 
-pytestmark = pytest.mark.any_backend
+pytestmark = pytest.mark.backend_independent
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 # Name of the example and of its recipes: TFDS data set, network, what makes it small, and its splits.

@@ -16,7 +16,7 @@ import keras_mixers
 from keras_mixers.export import ExportError, ExportReport, export_model, read_metadata
 from keras_mixers.export.formats import FORMATS
 
-PIXELS = replace(keras_mixers.find_preset("splitmixer_i_256_8").pixels, size=16)
+PIXELS = replace(keras_mixers.get_preset("splitmixer_i_256_8").pixels, size=16)
 CLASSES = ("a", "b", "c", "d", "e")
 NAMES = {"saved_model": "network", "openvino": "network.xml", "onnx": "network.onnx", "litert": "network.tflite",
          "torch": "network.pt2", "keras": "network.keras"}  # fmt: skip
@@ -150,7 +150,7 @@ def test_builtin_operations_only_and_at_most_half_of_those_of_norms(randomize, t
     assert not [name for name in operations["folded"] + operations["plain"] if name.startswith("Flex")]
 
 
-@pytest.mark.any_backend
+@pytest.mark.backend_independent
 def test_onnx_in_eight_bits(network, photographs, tmp_path):
     for quantization, tolerance in (("dynamic", 0.05), ("int8", 0.1)):
         report = export_model(
@@ -164,7 +164,7 @@ def test_onnx_in_eight_bits(network, photographs, tmp_path):
     assert {"QuantizeLinear", "DequantizeLinear"} <= kinds
 
 
-@pytest.mark.any_backend
+@pytest.mark.backend_independent
 @pytest.mark.parametrize("format", ["onnx", "keras"])
 def test_raw_pixels_in_and_probabilities_out(format, network, photographs, tmp_path):
     report = export_model(
@@ -206,14 +206,14 @@ def test_fixed_batch_and_size(network, photographs, tmp_path):
     assert image["shape_signature"].tolist() == [5, 16, 8, 3]
 
 
-@pytest.mark.any_backend
+@pytest.mark.backend_independent
 def test_a_network_trained_in_half_precision_leaves_in_full(randomize, photographs, tmp_path):
     network = randomize(small("SplitMixerI", dtype="mixed_float16", data_format="channels_first"))
     network.pixels = PIXELS
     assert export_model(network, tmp_path / "network.keras", images=photographs).max_difference <= 1e-5
 
 
-@pytest.mark.any_backend
+@pytest.mark.backend_independent
 def test_other_models_leave_as_they_are(rng, tmp_path):
     other = keras.Sequential(
         [
@@ -234,7 +234,7 @@ class Own(keras.layers.Layer):
         return x
 
 
-@pytest.mark.any_backend
+@pytest.mark.backend_independent
 def test_says_why_a_model_cannot_leave(tmp_path):
     """A class of the user's own is not known in the process that writes on another backend."""
     format = "litert" if BACKEND != "tensorflow" else "onnx"
@@ -246,7 +246,7 @@ def test_says_why_a_model_cannot_leave(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.any_backend
+@pytest.mark.backend_independent
 def test_what_differs_is_not_written(network, photographs, tmp_path):
     with pytest.raises(ExportError, match=r"differs from its original by .* more than tolerance=1e-12; nothing was"):
         export_model(network, tmp_path / "network.keras", images=photographs, tolerance=1e-12)
@@ -279,7 +279,7 @@ REFUSED = {
 }
 
 
-@pytest.mark.any_backend
+@pytest.mark.backend_independent
 @pytest.mark.parametrize("case", REFUSED)
 def test_refuses(case, network, tmp_path):
     arguments, message = REFUSED[case]
@@ -289,7 +289,7 @@ def test_refuses(case, network, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.any_backend
+@pytest.mark.backend_independent
 def test_refuses_places_and_models(network, tmp_path, monkeypatch):
     (tmp_path / "there.onnx").write_text("")
     with pytest.raises(FileExistsError, match=r"path must not exist yet, got path=.*there\.onnx"):
@@ -352,7 +352,7 @@ def test_axes_of_onnx_have_names(data_format, photographs, tmp_path):
         assert axes == [["batch", *image], ["batch", 5]]
 
 
-@pytest.mark.any_backend
+@pytest.mark.backend_independent
 def test_a_missing_package_is_named_with_its_extra(network, monkeypatch, tmp_path):
     import importlib.util
 
@@ -364,7 +364,7 @@ def test_a_missing_package_is_named_with_its_extra(network, monkeypatch, tmp_pat
         export_model(network, tmp_path / "network.xml")
 
 
-@pytest.mark.any_backend
+@pytest.mark.backend_independent
 def test_metadata_of_what_is_none(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"There is no exported network at"):
         read_metadata(tmp_path / "network.onnx")

@@ -53,7 +53,7 @@ def test_gives_what_the_network_gives(builder, randomize, rng):
     assert_equal_outputs(network, keras_mixers.fold(network), images_of(network, rng))
 
 
-@pytest.mark.any_backend
+@pytest.mark.backend_independent
 @pytest.mark.parametrize("options", OPTIONS)
 @pytest.mark.parametrize("builder", ["ConvMixer", "SplitMixerI", "SplitMixerV"])
 def test_gives_what_every_network_gives_in_every_form(builder, options, randomize, rng):
@@ -100,14 +100,14 @@ def test_computes_in_float32_whatever_the_network_does(randomize, rng):
 
 
 def test_normalised_pixels_go_into_the_patch_embedding(randomize, rng):
-    pixels = keras_mixers.find_preset("splitmixer_i_256_8").pixels
+    pixels = keras_mixers.get_preset("splitmixer_i_256_8").pixels
     network = randomize(small("SplitMixerI", preprocessing=pixels))
     folded = keras_mixers.fold(network)
     assert len(folded.layers) == len(keras_mixers.fold(randomize(small("SplitMixerI"))).layers)
     assert_equal_outputs(network, folded, rng.integers(0, 256, (2, 8, 8, 3)).astype("float32"))
 
 
-@pytest.mark.any_backend
+@pytest.mark.backend_independent
 def test_a_folded_network_is_loaded_without_this_library(randomize, rng, tmp_path):
     network = randomize(small("SplitMixerI"))
     images = images_of(network, rng)

@@ -6,19 +6,19 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.any_backend
+pytestmark = pytest.mark.backend_independent
 DOCS = Path(__file__).parents[2] / "docs"
 
 
 def script(name):
-    spec = importlib.util.spec_from_file_location(name, DOCS / "results" / f"{name}.py")
+    spec = importlib.util.spec_from_file_location(name, DOCS / "scripts" / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
 
 def test_every_backend_format_and_quantization():
-    export = script("export")
+    export = script("exports")
     rows = export.read()
     assert {(row["backend"], row["format"], row["quantization"]) for row in rows} == {
         (backend, format, quantization)
@@ -39,7 +39,7 @@ def test_every_backend_format_and_quantization():
 def test_sizes_that_the_page_tells_are_the_tables():
     page = " ".join((DOCS / "export.md").read_text().split())
     parts = {}
-    for row in script("export").read():
+    for row in script("exports").read():
         if row["backend"] == "torch":
             parts[row["network"], row["format"], row["quantization"]] = int(row["kilobytes"])
     found = [

@@ -15,7 +15,10 @@ OLD = tuple(map(int, keras.__version__.split(".")[:2])) < (3, 12)
 @pytest.mark.filterwarnings("ignore:Layer")  # Keras says of each other layer that it stays
 @pytest.mark.parametrize(
     "builder",
-    ["SplitMixerI", *(pytest.param(name, marks=pytest.mark.any_backend) for name in ("ConvMixer", "StrideMixer"))],
+    [
+        "SplitMixerI",
+        *(pytest.param(name, marks=pytest.mark.backend_independent) for name in ("ConvMixer", "StrideMixer")),
+    ],
 )
 def test_quantize_changes_them_and_is_saved(builder, randomize, rng, tmp_path):
     halves = {"channel_kernel_size": 24, "channel_stride": 24} if builder == "StrideMixer" else {}

@@ -8,7 +8,10 @@ import pytest
 import keras_mixers
 
 # Those of ImageNet are made of the same layers, and take minutes: in CI on one backend, on the page on all.
-NAMES = [name if "_256_" in name else pytest.param(name, marks=pytest.mark.any_backend) for name in agreement.NETWORKS]
+NAMES = [
+    name if "_256_" in name else pytest.param(name, marks=pytest.mark.backend_independent)
+    for name in agreement.NETWORKS
+]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -20,7 +23,7 @@ def test_features_and_logits_are_pytorchs(name):
 
 
 def test_every_builder_is_compared():
-    builders = {keras_mixers.find_preset(name).builder for name in agreement.NETWORKS}
+    builders = {keras_mixers.get_preset(name).builder for name in agreement.NETWORKS}
     every = ("ConvMixer", "SplitMixerI", "SplitMixerII", "SplitMixerIII", "SplitMixerIV", "SplitMixerV", "StrideMixer")
     assert builders == {getattr(keras_mixers, name) for name in every}
 

@@ -17,7 +17,7 @@ OPTIONS = {
     "layer norm": {"normalization": "layer"},
     "overlapping patches": {"patch_size": 4, "patch_stride": 2},
     "dropout": {"drop_path_rate": 0.5, "dropout_rate": 0.5},
-    "raw pixels": {"preprocessing": keras_mixers.find_preset("splitmixer_i_256_8").pixels},
+    "raw pixels": {"preprocessing": keras_mixers.get_preset("splitmixer_i_256_8").pixels},
 }
 
 
@@ -62,7 +62,7 @@ def test_taps_are_what_layers_compute_one_by_one(builder, images, randomize):
     assert_taps_are_layers(randomize(small(builder)), images)
 
 
-@pytest.mark.any_backend
+@pytest.mark.backend_independent
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
 def test_taps_of_every_option(options, images, randomize):
     assert_taps_are_layers(randomize(small("ConvMixer", **options)), images)
@@ -79,7 +79,7 @@ def test_maps_are_in_the_layout_of_the_images(make, options, images, randomize):
         assert_equal_maps(maps, expected)
 
 
-@pytest.mark.any_backend
+@pytest.mark.backend_independent
 def test_takes_the_named_layers():
     model = small()
     assert set(feature_extractor(model).output) == {"patch_embed", *BLOCKS, "pool"}
@@ -88,7 +88,7 @@ def test_takes_the_named_layers():
     assert "block_1_channel" not in {layer.name for layer in feature_extractor(model, "block_1_spatial").layers}
 
 
-@pytest.mark.any_backend
+@pytest.mark.backend_independent
 @pytest.mark.parametrize("make", [feature_extractor, lambda model: feature_pyramid(model, strides=(1, 2, 4))])
 def test_maps_have_the_dtype_in_which_layers_compute(make, images):
     model = small(dtype="mixed_bfloat16", data_format="channels_first")
@@ -160,14 +160,14 @@ def test_a_pyramid_is_one_map_averaged_and_interpolated(layer, size, rng, random
         assert all(x.shape[1:3] == tuple(side // int(name[7:]) for side in size) for name, x in found.items())
 
 
-@pytest.mark.any_backend
+@pytest.mark.backend_independent
 def test_a_pyramid_takes_no_parameters():
     model = small()
     maps = feature_extractor(model, "block_1_channel")
     assert feature_pyramid(model).count_params() == maps.count_params()
 
 
-@pytest.mark.any_backend
+@pytest.mark.backend_independent
 @pytest.mark.parametrize(
     ("options", "strides"),
     [
@@ -184,20 +184,20 @@ def test_a_pyramid_takes_multiples_and_fractions_of_the_stride(options, strides)
     assert set(pyramid.output) == names
 
 
-@pytest.mark.any_backend
+@pytest.mark.backend_independent
 @pytest.mark.parametrize("strides", [(4, 8, 16, 32), (7, 10), 3, (), (0, 7), (-7,), (3.5,)])
 def test_refuses_strides_that_do_not_fit(strides):
     with pytest.raises(ValueError, match=r"network's stride of 7 pixels, got strides=\(.*\); 7, 14 and 28 would do\."):
         feature_pyramid(small(patch_size=7), strides=strides)
 
 
-@pytest.mark.any_backend
+@pytest.mark.backend_independent
 def test_refuses_strides_larger_than_the_images():
     with pytest.raises(ValueError, match=r"strides must be at most 16 .* got strides=\(4, 32\)"):
         feature_pyramid(small(input_shape=(16, 20, 3)), strides=(4, 32))
 
 
-@pytest.mark.any_backend
+@pytest.mark.backend_independent
 @pytest.mark.parametrize("make", [feature_extractor, feature_pyramid])
 def test_refuses_what_it_does_not_know(make):
     with pytest.raises(ValueError, match="no features of a layer named 'block_1_chanel'; did you mean 'block_1_channe"):
@@ -210,7 +210,7 @@ def test_refuses_what_it_does_not_know(make):
         make(None)
 
 
-@pytest.mark.any_backend
+@pytest.mark.backend_independent
 def test_refuses_no_layers_and_a_pyramid_of_means():
     with pytest.raises(ValueError, match=r"layers must name at least one layer, got layers=\[\]"):
         feature_extractor(small(), [])

@@ -66,7 +66,7 @@ LOAD = "import sys, numpy, keras, keras_mixers; d = sys.argv[1]; x = numpy.load(
 )
 
 
-@pytest.mark.any_backend
+@pytest.mark.backend_independent
 @pytest.mark.parametrize("other", ["jax", "tensorflow", "torch"])
 def test_is_the_same_on_another_backend(other, images, randomize, tmp_path):
     if other == keras.backend.backend():
@@ -164,7 +164,7 @@ def test_the_published_1d_spatial_full_channel_network_has_its_parameters():
     assert sum(np.prod(weight.shape) for weight in model.trainable_weights) == 636_006
 
 
-@pytest.mark.any_backend
+@pytest.mark.backend_independent
 def test_eq_4_of_the_convmixer_paper_holds(rng):
     for _ in range(5):
         h, d, k, p, classes = (int(rng.integers(1, high)) for high in (40, 5, 10, 9, 30))

@@ -53,7 +53,7 @@ def test_survives_files_and_clones(model, images, tmp_path):
         np.testing.assert_array_equal(array(other(images, training=False)), array(model(images, training=False)))
 
 
-@pytest.mark.any_backend
+@pytest.mark.backend_independent
 def test_lets_go_of_what_its_layers_give(model, images):
     given, alive = [], []
 
@@ -93,7 +93,7 @@ def test_torch_exports_it(name, images, randomize):
 
 def test_knows_its_pixels_and_classes_after_it_was_saved(tmp_path):
     model = keras_mixers.create_model("splitmixer_i_256_8", dim=8, blocks=1, num_classes=2)
-    assert (model.pixels, model.class_names) == (keras_mixers.find_preset("splitmixer_i_256_8").pixels, None)
+    assert (model.pixels, model.class_names) == (keras_mixers.get_preset("splitmixer_i_256_8").pixels, None)
     model.class_names = ("cat", "dog")
     model.save(tmp_path / "model.keras")
     again = keras.models.load_model(tmp_path / "model.keras")
@@ -104,7 +104,7 @@ def test_knows_its_pixels_and_classes_after_it_was_saved(tmp_path):
 @pytest.mark.parametrize("dtype", ["uint8", "int32", "bool"])
 @pytest.mark.parametrize("raw", [False, True])
 def test_takes_integers_as_keras_does(dtype, raw, rng):
-    pixels = keras_mixers.find_preset("splitmixer_i_256_8").pixels
+    pixels = keras_mixers.get_preset("splitmixer_i_256_8").pixels
     model = keras_mixers.SplitMixerI(8, 2, 3, 2, 5, preprocessing=pixels if raw else None, data_format="channels_last")
     images, labels = rng.integers(0, 256, (4, 8, 8, 3)).astype(dtype), np.zeros(4, "int32")
     expected = array(model(images.astype("float32"), training=False))

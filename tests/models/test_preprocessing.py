@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 
 import keras_mixers
-from keras_mixers import create_model, find_preset, preprocess_input
+from keras_mixers import create_model, get_preset, preprocess_input
+from keras_mixers.inference.images import is_channels_first
 from keras_mixers.models import PRESETS
-from keras_mixers.models.images import is_channels_first
 
 SHARED = pathlib.Path(__file__).resolve().parents[3] / "shared" / "data"
 FORMATS = ["channels_last", "channels_first"]
@@ -56,7 +56,7 @@ def pixels(data_format="channels_last", dtype="uint8"):
 def formula(name, images, data_format="channels_last"):
     """Compute (x / 255 - mean) / std in float64."""
     shape = (3,) if data_format == "channels_last" else (3, 1, 1)
-    mean, std = (np.reshape(value, shape) for value in (find_preset(name).pixels.mean, find_preset(name).pixels.std))
+    mean, std = (np.reshape(value, shape) for value in (get_preset(name).pixels.mean, get_preset(name).pixels.std))
     return ((images / 255 - mean) / std).astype("float32")
 
 
@@ -227,7 +227,7 @@ def test_leaves_images_of_the_right_size_as_they_are(rng):
 def test_gives_a_float32_batch_in_the_data_format(name, data_format, normalize):
     images = [scene(260, 300), scene(41, 30)]
     batch = preprocess_input(images, name, normalize=normalize, data_format=data_format)
-    size = find_preset(name).pixels.size
+    size = get_preset(name).pixels.size
     assert batch.dtype == "float32"
     assert batch.shape == ((2, size, size, 3) if data_format == "channels_last" else (2, 3, size, size))
     whole = preprocess_input(images, name, normalize=False, data_format="channels_last")
@@ -265,9 +265,9 @@ REFUSALS = {
     "second image": ([scene(9, 9), np.zeros((9, 9))], {}, r"got shape \(9, 9\)"),
     "empty list": ([], {}, "at least one image, got none"),
     "data format": ([scene(9, 9)], {"data_format": "NHWC"}, "data_format must be .* got data_format='NHWC'"),
-    "below 0": ([np.full((9, 9, 3), -0.5)], {}, "Pixels must lie from 0 to 255, got -0.5 to -0.5"),
-    "above 255": ([np.full((9, 9, 3), 256)], {}, "Pixels must lie from 0 to 255, got 256 to 256"),
-    "NaN": ([np.full((9, 9, 3), np.nan)], {}, "Pixels must lie from 0 to 255, got nan to nan"),
+    "below 0": ([np.full((9, 9, 3), -0.5)], {}, "ImageSpec must lie from 0 to 255, got -0.5 to -0.5"),
+    "above 255": ([np.full((9, 9, 3), 256)], {}, "ImageSpec must lie from 0 to 255, got 256 to 256"),
+    "NaN": ([np.full((9, 9, 3), np.nan)], {}, "ImageSpec must lie from 0 to 255, got nan to nan"),
 }
 
 
@@ -315,7 +315,7 @@ def test_the_networks_with_timms_weights_have_timms_pixels():
     names = [name for name, preset in PRESETS.items() if "imagenet" in preset.weights]
     assert names == ["convmixer_1536_20", "convmixer_768_32", "convmixer_1024_20_p14_k9"]
     for name in names:
-        timms = find_preset(name).pixels
+        timms = get_preset(name).pixels
         assert (timms.size, timms.crop_fraction, timms.interpolation) == (224, 0.96, "bicubic")
         assert (timms.mean, timms.std) == IMAGENET_STATISTICS
 

@@ -10,8 +10,8 @@ import pytest
 from small_networks import arguments_of, for_every_builder
 
 import keras_mixers
+from keras_mixers.inference.images import prepare_images
 from keras_mixers.models import PRESETS
-from keras_mixers.models.images import prepare_images
 
 # Trainable parameters of every model, as counted in the authors' own networks where these exist.
 PARAMETERS = {
@@ -86,7 +86,7 @@ def test_every_model_of_the_table_is_counted_here():
     assert set(PARAMETERS) == set(keras_mixers.list_models())
 
 
-@pytest.mark.any_backend
+@pytest.mark.backend_independent
 @pytest.mark.parametrize("name", PARAMETERS)
 def test_has_exactly_the_published_parameters(name):
     model = keras_mixers.create_model(name)
@@ -170,7 +170,7 @@ SMALL = {"dim": 8, "blocks": 1}
 def test_pixels_have_the_size_of_the_input(sides, size, data_format):
     shape = (*sides, 3) if data_format == "channels_last" else (3, *sides)
     given = {**SMALL, "input_shape": shape, "data_format": data_format}
-    preset = keras_mixers.find_preset("splitmixer_i_256_8").pixels
+    preset = keras_mixers.get_preset("splitmixer_i_256_8").pixels
     expected = replace(preset, size=size)
     assert keras_mixers.create_model("splitmixer_i_256_8", **given).pixels == expected
     assert keras_mixers.SplitMixerI(**given, preprocessing=preset).pixels == expected
@@ -190,7 +190,7 @@ def test_preprocessing_is_spelt_the_same_everywhere():
         model = keras_mixers.create_model("splitmixer_i_256_8", **SMALL, **options)
         return any(layer.name == "normalize_pixels" for layer in model.layers)
 
-    pixels = keras_mixers.find_preset("splitmixer_i_256_8").pixels
+    pixels = keras_mixers.get_preset("splitmixer_i_256_8").pixels
     assert [normalizes(preprocessing=given) for given in (True, pixels, False, None)] == [True, True, False, False]
     assert [normalizes(include_preprocessing=given) for given in (True, False)] == [True, False]
     with pytest.raises(ValueError, match="preprocessing must be None or statistics of pixels .*preprocessing=True"):

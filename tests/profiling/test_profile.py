@@ -15,7 +15,7 @@ from keras_mixers import layers
 from keras_mixers.layers import segment_spans
 from keras_mixers.profiling import LayerProfile, Profile, profile, without_values
 
-pytestmark = pytest.mark.any_backend
+pytestmark = pytest.mark.backend_independent
 LAST = {"data_format": "channels_last"}
 
 

@@ -11,7 +11,7 @@ import keras_mixers
 from keras_mixers import layers
 from keras_mixers.profiling import profile, without_values
 
-pytestmark = pytest.mark.any_backend
+pytestmark = pytest.mark.backend_independent
 
 PAGE = (Path(__file__).parents[2] / "docs" / "published_counts.md").read_text()
 

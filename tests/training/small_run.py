@@ -4,14 +4,14 @@ import numpy as np
 import tensorflow as tf
 
 from keras_mixers.data import Augmentation, Images
-from keras_mixers.models import Pixels
+from keras_mixers.models import ImageSpec
 from keras_mixers.training import Recipe, fit
 
 CLASSES = ("red", "green", "blue")
 RECIPE = Recipe(
     "splitmixer_i_256_8",
     "folder",
-    Pixels(8, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25)),
+    ImageSpec(8, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25)),
     Augmentation(flip=True, random_erasing=0.25),
     model_arguments={"dim": 8, "blocks": 1, "kernel_size": 3},
     epochs=4,

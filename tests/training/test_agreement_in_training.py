@@ -6,7 +6,7 @@ import agreement_in_training as agreement
 import numpy as np
 import pytest
 
-pytestmark = pytest.mark.any_backend
+pytestmark = pytest.mark.backend_independent
 
 NAMES = {"torch": "PyTorch", "jax": "JAX", "tensorflow": "TensorFlow", "hand-written PyTorch": "hand-written PyTorch"}
 

@@ -17,7 +17,7 @@ import pytest
 from shared_run import train_case
 from small_run import RECIPE
 
-from keras_mixers.data import Share
+from keras_mixers.data import DataShard
 from keras_mixers.training import fit, join_processes, processes, reproduction
 from keras_mixers.training.devices import Devices, find_devices
 from keras_mixers.training.history import read_history
@@ -128,11 +128,11 @@ def test_a_killed_process_ends_the_other_with_a_message(victim, tmp_path):
     assert re.search(r"lost another one, which has ended or cannot be reached|another task died", printed), printed
 
 
-@pytest.mark.any_backend
+@pytest.mark.backend_independent
 def test_only_what_an_engine_says_of_its_peers_is_a_lost_process():
     import tensorflow as tf
 
-    two = Devices(Share(process=0, processes=2, devices=2))
+    two = Devices(DataShard(process=0, processes=2, devices=2))
     for error, told in (
         (tf.errors.UnavailableError(None, None, "Connection reset by peer"), ConnectionError),
         (tf.errors.AbortedError(None, None, "Collective ops is aborted"), ConnectionError),
@@ -164,7 +164,7 @@ def test_a_run_of_one_is_gone_on_with_by_two(alone, tmp_path):
 def test_the_first_of_several_processes_keeps_the_results(process, rows, monkeypatch, tmp_path):
     metrics = {"params": 9, "test_accuracy": 0.5, "seconds": 60}
     monkeypatch.setattr(reproduction, "fit", lambda *_, **__: SimpleNamespace(metrics=metrics))
-    monkeypatch.setattr(reproduction, "find_devices", lambda count: Devices(Share(process, 2, 2)))
+    monkeypatch.setattr(reproduction, "find_devices", lambda count: Devices(DataShard(process, 2, 2)))
     results = tmp_path / "results.csv"
     assert len(reproduction.reproduce(["cifar10_smoke"], results, output_dir=tmp_path)) == 1
     assert len(reproduction.read_results(results)) == rows
@@ -191,7 +191,7 @@ def test_refuses_devices_that_are_not_there(tmp_path):
 
 
 def test_refuses_what_devices_cannot_share():
-    two = Devices(Share(devices=2), local=2)
+    two = Devices(DataShard(devices=2), local=2)
     with pytest.raises(ValueError, match=r"2 devices must share a batch equally, got batch_size=33; choose a multiple"):
         shared_batch_size(replace(RECIPE, batch_size=33), two)
     with pytest.raises(ValueError, match=r"got batch_size=6 / accumulation=2; choose a multiple, or fewer devices"):

@@ -34,7 +34,7 @@ def test_writes_what_fit_reports(policy, tmp_path):
         assert [float(row["learning_rate"]) for row in rows] == pytest.approx(expected, abs=1e-7)
 
 
-@pytest.mark.any_backend
+@pytest.mark.backend_independent
 def test_earlier_epochs_are_kept_whole_if_they_cannot_be_written_again(tmp_path, monkeypatch):
     path = tmp_path / "history.csv"
     path.write_text("epoch,loss\n1,0.5\n2,0.4\n")

@@ -10,7 +10,7 @@ from small_run import RECIPE, assert_same_curve, train
 
 import keras_mixers
 from keras_mixers.data import Images
-from keras_mixers.models import Pixels
+from keras_mixers.models import ImageSpec
 from keras_mixers.training import run as run_module
 from keras_mixers.training.whitening import whiten_patches
 
@@ -20,7 +20,7 @@ def test_whitened_patches_have_channels_of_mean_0_and_variance_1(rng):
     grey = rng.normal(size=(300, 4, 4, 1)).repeat(2, axis=1).repeat(2, axis=2)
     pixels = np.clip(128 + 40 * grey + 20 * rng.normal(size=(300, 8, 8, 3)), 0, 255).astype("uint8")
     source = Images(tf.data.Dataset.from_tensor_slices((pixels, np.zeros(300, int))), 300, ("a",))
-    statistics = Pixels(8, mean=(0.5, 0.4, 0.6), std=(0.2, 0.25, 0.3))
+    statistics = ImageSpec(8, mean=(0.5, 0.4, 0.6), std=(0.2, 0.25, 0.3))
     model = keras_mixers.SplitMixerI(12, 1, data_format="channels_last")
     whiten_patches(model, source, statistics, seed=1)
     kernel, bias = (keras.ops.convert_to_numpy(w) for w in model.get_layer("patch_embed").convolution.weights)

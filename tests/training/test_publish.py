@@ -1,4 +1,4 @@
-"""docs/results/publish.py: what a finished run leaves."""
+"""docs/scripts/publish.py: what a finished run leaves."""
 
 import runpy
 from dataclasses import replace
@@ -8,12 +8,12 @@ import pytest
 from drawn_images import write_tfds
 
 from keras_mixers.data import load_tfds
-from keras_mixers.training import evaluate_images, load_trained
+from keras_mixers.inference import evaluate_images, load_trained
 from keras_mixers.training.reproduction import read_results, reproduce, run_folder
 from keras_mixers.weights import read_card
 
-pytestmark = pytest.mark.any_backend
-PUBLISH = runpy.run_path(str(Path(__file__).parents[2] / "docs" / "results" / "publish.py"))["publish"]
+pytestmark = pytest.mark.backend_independent
+PUBLISH = runpy.run_path(str(Path(__file__).parents[2] / "docs" / "scripts" / "publish.py"))["publish"]
 NAME = "cifar10_splitmixer_iii"
 CHANGES = {"epochs": 1, "batch_size": 8, "precision": "float32", "augmentation.rand_augment": None}
 

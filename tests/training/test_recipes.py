@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 
 from keras_mixers.data import Augmentation
-from keras_mixers.models import PRESETS, Pixels
-from keras_mixers.training import RECIPES, Recipe, find_recipe
+from keras_mixers.models import PRESETS, ImageSpec
+from keras_mixers.training import RECIPES, Recipe, get_recipe
 
-pytestmark = pytest.mark.any_backend
+pytestmark = pytest.mark.backend_independent
 
 # Of facts that the papers and their authors' code state: data set, epochs, batch, learning rate, weight decay, epsilon,
 # largest norm of the gradient, published accuracy.
@@ -53,8 +53,8 @@ def test_every_recipe_is_in_this_table():
 
 @pytest.mark.parametrize("name", sorted(FAST))
 def test_the_short_recipe_is_one_for_all_networks(name):
-    recipe, papers = find_recipe(name), find_recipe(name.removesuffix("_fast"))
-    shared = find_recipe("cifar10_splitmixer_i_fast")
+    recipe, papers = get_recipe(name), get_recipe(name.removesuffix("_fast"))
+    shared = get_recipe("cifar10_splitmixer_i_fast")
     assert (recipe.epochs, recipe.optimizer, recipe.published) == (30, "muon", None)
     assert recipe.augmentation == Augmentation(translate=2, flip="alternating")
     network = {"model": papers.model, "pixels": papers.pixels, "dataset": papers.dataset}
@@ -63,7 +63,7 @@ def test_the_short_recipe_is_one_for_all_networks(name):
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_recipe_is_the_papers(name):
-    recipe = find_recipe(name)
+    recipe = get_recipe(name)
     assert (
         recipe.dataset, recipe.epochs, recipe.batch_size, recipe.learning_rate, recipe.weight_decay, recipe.epsilon,
         recipe.clip_norm, recipe.published,
@@ -78,39 +78,39 @@ def test_recipe_is_the_papers(name):
 
 
 def test_augmentation_is_the_papers():
-    split, convmixer = find_recipe("cifar10_splitmixer_i").augmentation, find_recipe("imagenet_convmixer_768_32")
+    split, convmixer = get_recipe("cifar10_splitmixer_i").augmentation, get_recipe("imagenet_convmixer_768_32")
     assert split == Augmentation(flip=True, rand_augment=(2, 12))
-    assert find_recipe("cifar10_convmixer_25_epochs").augmentation == split
-    assert find_recipe("cifar10_convmixer_100_epochs").augmentation == replace(
+    assert get_recipe("cifar10_convmixer_25_epochs").augmentation == split
+    assert get_recipe("cifar10_convmixer_100_epochs").augmentation == replace(
         split, color_jitter=0.2, random_erasing=0.2
     )
-    assert find_recipe("food101_splitmixer_i").augmentation == replace(split, resize=230)
+    assert get_recipe("food101_splitmixer_i").augmentation == replace(split, resize=230)
     assert convmixer.augmentation == Augmentation(
         crop_scale=(0.08, 1.0), crop_ratio=(3 / 4, 4 / 3), flip=True, rand_augment=(2, 27), rand_augment_std=1.5,
         random_erasing=0.25, erasing_fill="noise", mixup=0.5, cutmix=0.5, label_smoothing=0.1,
     )  # fmt: skip
-    long = find_recipe("cifar10_convmixer_200_epochs").augmentation
+    long = get_recipe("cifar10_convmixer_200_epochs").augmentation
     assert long == replace(convmixer.augmentation, crop_scale=(0.75, 1.0))
 
 
 def test_photos_is_for_ones_own_images():
-    recipe = find_recipe("photos")
+    recipe = get_recipe("photos")
     assert (recipe.model, recipe.dataset, recipe.pixels.size) == ("splitmixer_i_256_8_p7_k7", "folder", 224)
     assert (recipe.epochs, recipe.precision, recipe.published) == (30, "float32", None)
     assert recipe.augmentation == Augmentation(flip=True, rand_augment=(2, 12), crop_scale=(0.25, 1.0))
 
 
 def test_pixels_are_the_papers():
-    assert find_recipe("cifar10_convmixer_25_epochs").pixels.std == (0.2471, 0.2435, 0.2616)
-    assert find_recipe("cifar10_splitmixer_v").pixels.std == (0.2023, 0.1994, 0.2010)
-    assert find_recipe("cifar100_convmixer").pixels == Pixels(32, (0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761))
-    assert find_recipe("flowers102_splitmixer_i").pixels.mean == (0.507, 0.487, 0.441)
-    food = find_recipe("food101_splitmixer_i").pixels
+    assert get_recipe("cifar10_convmixer_25_epochs").pixels.std == (0.2471, 0.2435, 0.2616)
+    assert get_recipe("cifar10_splitmixer_v").pixels.std == (0.2023, 0.1994, 0.2010)
+    assert get_recipe("cifar100_convmixer").pixels == ImageSpec(32, (0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761))
+    assert get_recipe("flowers102_splitmixer_i").pixels.mean == (0.507, 0.487, 0.441)
+    food = get_recipe("food101_splitmixer_i").pixels
     assert (food.mean, int(food.size / food.crop_fraction)) == ((0.485, 0.456, 0.406), 230)
 
 
 def test_fields_are_changed_by_name_and_text_is_read():
-    recipe = find_recipe("cifar10_splitmixer_i").change(
+    recipe = get_recipe("cifar10_splitmixer_i").change(
         {
             "epochs": "3",
             "clip_norm": "None",
@@ -123,12 +123,12 @@ def test_fields_are_changed_by_name_and_text_is_read():
     assert (recipe.epochs, recipe.clip_norm, recipe.precision) == (3, None, "bfloat16")
     assert recipe.augmentation == Augmentation(flip=True, rand_augment=(1, 5))
     assert (recipe.model_arguments, recipe.pixels.size) == ({"dim": 64}, 16)
-    assert find_recipe("cifar10_splitmixer_i").epochs == 100
+    assert get_recipe("cifar10_splitmixer_i").epochs == 100
 
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_survives_json(name):
-    assert Recipe.from_json(find_recipe(name).to_json()) == find_recipe(name)
+    assert Recipe.from_json(get_recipe(name).to_json()) == get_recipe(name)
 
 
 @pytest.mark.parametrize(
@@ -158,9 +158,9 @@ def test_survives_json(name):
 )
 def test_refuses_bad_settings(settings, message):
     with pytest.raises(ValueError, match=message):
-        find_recipe("cifar10_splitmixer_i").change(settings)
+        get_recipe("cifar10_splitmixer_i").change(settings)
 
 
 def test_names_the_nearest_recipe():
     with pytest.raises(ValueError, match=r"no recipe named 'cifar10_splitmixr_i'; did you mean 'cifar10_splitmixer_i"):
-        find_recipe("cifar10_splitmixr_i")
+        get_recipe("cifar10_splitmixr_i")

@@ -8,7 +8,7 @@ import pytest
 
 from keras_mixers.training.reproduction import read_results
 
-pytestmark = pytest.mark.any_backend
+pytestmark = pytest.mark.backend_independent
 DOCS = Path(__file__).parents[2] / "docs"
 
 

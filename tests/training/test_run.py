@@ -17,7 +17,8 @@ import tensorflow as tf
 from small_run import CLASSES, RECIPE, assert_same_curve, images, train
 
 from keras_mixers.data import Augmentation, Images
-from keras_mixers.training import Recipe, find_recipe, fit, load_trained
+from keras_mixers.inference import load_trained
+from keras_mixers.training import Recipe, fit, get_recipe
 from keras_mixers.training.checkpoints import Checkpoints, Position, last_checkpoint
 from keras_mixers.training.progress import Progress
 from keras_mixers.training.run import compile_model, make_model
@@ -64,7 +65,7 @@ def test_learns_and_leaves_everything_in_one_folder(unbroken):
 
 
 def test_the_best_network_is_that_of_the_best_epoch(unbroken):
-    from keras_mixers.training import evaluate_images
+    from keras_mixers.inference import evaluate_images
 
     best = max(row["val_accuracy"] for row in unbroken.history)
     found = evaluate_images(load_trained(unbroken.directory / "best.keras"), images(20, seed=1))
@@ -87,9 +88,11 @@ def test_a_run_broken_off_in_an_epoch_ends_as_an_unbroken_one(unbroken, tmp_path
 
 
 @pytest.mark.parametrize(
-    "changes", [{}, pytest.param({"ema": 0.9, "accumulation": 2, "epochs": 2}, marks=pytest.mark.any_backend)], ids=str
+    "changes",
+    [{}, pytest.param({"ema": 0.9, "accumulation": 2, "epochs": 2}, marks=pytest.mark.backend_independent)],
+    ids=str,
 )
-def test_a_checkpoint_within_an_epoch_is_gone_on_from(changes, unbroken, tmp_path):
+def test_a_run_resumes_from_a_checkpoint_within_an_epoch(changes, unbroken, tmp_path):
     recipe = replace(RECIPE, **changes)
     expected = train(tmp_path / "unbroken", recipe) if changes else unbroken
     with pytest.raises(KeyboardInterrupt):
@@ -118,7 +121,7 @@ def test_a_killed_process_is_gone_on_from(unbroken, tmp_path):
     assert_same_curve(train(tmp_path / "run", resume=True), unbroken)
 
 
-@pytest.mark.any_backend
+@pytest.mark.backend_independent
 def test_sigterm_writes_a_checkpoint_and_says_so(unbroken, tmp_path):
     before = signal.getsignal(signal.SIGTERM)
     stop = BreakOff(1, 1, lambda: os.kill(os.getpid(), signal.SIGTERM))
@@ -128,7 +131,7 @@ def test_sigterm_writes_a_checkpoint_and_says_so(unbroken, tmp_path):
     assert_same_curve(train(tmp_path / "run", resume=True), unbroken)
 
 
-@pytest.mark.any_backend
+@pytest.mark.backend_independent
 def test_ctrl_c_writes_a_checkpoint_and_says_so(unbroken, tmp_path, capsys):
     before = signal.getsignal(signal.SIGINT)
     with pytest.raises(SystemExit, match=r"Stopped in epoch 2 after 2 batches; --resume goes on from") as stopped:
@@ -139,7 +142,7 @@ def test_ctrl_c_writes_a_checkpoint_and_says_so(unbroken, tmp_path, capsys):
     assert_same_curve(train(tmp_path / "run", resume=True), unbroken)
 
 
-@pytest.mark.any_backend
+@pytest.mark.backend_independent
 def test_a_second_ctrl_c_ends_at_once(tmp_path):
     def twice():
         os.kill(os.getpid(), signal.SIGINT)
@@ -149,7 +152,7 @@ def test_a_second_ctrl_c_ends_at_once(tmp_path):
         train(tmp_path / "run", callbacks=[BreakOff(1, 1, twice)])
 
 
-@pytest.mark.any_backend
+@pytest.mark.backend_independent
 def test_asked_to_stop_at_the_end_of_an_epoch(tmp_path):
     class Ask(keras.callbacks.Callback):
         def on_test_end(self, logs=None):
@@ -169,7 +172,7 @@ def spoilt_images(count=40, **_):
     return Images(tf.data.Dataset.range(count).map(lambda i: (i, i % 3)), count, CLASSES, decode)
 
 
-@pytest.mark.any_backend
+@pytest.mark.backend_independent
 @pytest.mark.parametrize(
     ("recipe", "arguments", "error"),
     [
@@ -190,7 +193,7 @@ def test_a_start_that_fails_leaves_nothing_behind(recipe, arguments, error, tmp_
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.any_backend
+@pytest.mark.backend_independent
 def test_a_start_that_fails_leaves_what_others_wrote(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(ValueError, match="freeze"):
@@ -198,14 +201,14 @@ def test_a_start_that_fails_leaves_what_others_wrote(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 
-@pytest.mark.any_backend
+@pytest.mark.backend_independent
 def test_a_folder_without_a_checkpoint_holds_no_run(tmp_path):
     """A start that was killed left its recipe: another one may begin there."""
     (tmp_path / "recipe.json").write_text(json.dumps(replace(RECIPE, epochs=9).to_json()))
     assert len(train(tmp_path, replace(RECIPE, epochs=1)).history) == 1
 
 
-@pytest.mark.any_backend
+@pytest.mark.backend_independent
 def test_two_runs_at_once_in_a_folder_are_refused(tmp_path):
     class Second(keras.callbacks.Callback):
         def on_train_begin(self, logs=None):
@@ -217,7 +220,7 @@ def test_two_runs_at_once_in_a_folder_are_refused(tmp_path):
     assert (run.directory / "model.keras").exists()
 
 
-@pytest.mark.any_backend
+@pytest.mark.backend_independent
 def test_goes_on_only_with_what_it_began_with(tmp_path):
     recipe = replace(RECIPE, epochs=1)
     run = train(tmp_path / "run", recipe)
@@ -246,7 +249,7 @@ def test_goes_on_only_with_what_it_began_with(tmp_path):
     train(tmp_path / "run", recipe, resume=True)
 
 
-@pytest.mark.any_backend
+@pytest.mark.backend_independent
 def test_tells_what_it_trains_and_where_it_is(tmp_path, capsys):
     with pytest.raises(KeyboardInterrupt):
         train(tmp_path / "run", verbose=1, checkpoint_minutes=1e-9, callbacks=[BreakOff(1, 2)])
@@ -262,7 +265,7 @@ def test_tells_what_it_trains_and_where_it_is(tmp_path, capsys):
     assert [line.endswith(" 0:00 left") for line in lines[-1:]] == [True]
 
 
-@pytest.mark.any_backend
+@pytest.mark.backend_independent
 def test_the_time_left_is_that_of_the_whole_run():
     """Six of twelve batches were done before, and two more have taken ten seconds."""
     checkpoints = Checkpoints("", {}, start=Position(1, 2))
@@ -279,7 +282,7 @@ def test_the_time_left_is_that_of_the_whole_run():
     assert shown.getvalue().endswith("0:20 left\n")  # four batches at five seconds
 
 
-@pytest.mark.any_backend
+@pytest.mark.backend_independent
 def test_a_finished_run_is_only_evaluated_again(unbroken, tmp_path):
     recipe = replace(RECIPE, epochs=1, ema=0.5)
     first = train(tmp_path / "run", recipe)
@@ -302,7 +305,7 @@ def test_a_loss_that_is_not_a_number_stops_the_run_and_spoils_nothing(tmp_path):
     assert all(np.isfinite(value).all() for value in kept.values["model"])
 
 
-@pytest.mark.any_backend
+@pytest.mark.backend_independent
 @pytest.mark.parametrize("bytes_of_a_file", [2_000, 20_000])
 def test_a_disk_that_is_full_ends_the_run_with_a_sentence_and_it_goes_on(bytes_of_a_file, unbroken, tmp_path):
     """The best network cannot be written, and then the checkpoint; a limit on files stands for the disk."""
@@ -393,7 +396,7 @@ def test_refuses_what_it_cannot_carry_out(unbroken, tmp_path):
     with pytest.raises(ValueError, match=r"for images of your own: name their folder with --images"):
         fit(RECIPE, output_dir=tmp_path / "b")
     with pytest.raises(ValueError, match=r"got augmentation.resize=230 and pixels.size=64; set augmentation.resize=66"):
-        fit(find_recipe("food101_splitmixer_i").change({"pixels.size": 64}), output_dir=tmp_path / "e")
+        fit(get_recipe("food101_splitmixer_i").change({"pixels.size": 64}), output_dir=tmp_path / "e")
     with pytest.raises(ValueError, match=r"must be given together"):
         fit(RECIPE, output_dir=tmp_path / "c", train_images=images())
     with pytest.raises(FileNotFoundError, match=r"'cifar10' is not in .*downloads are switched off"):

@@ -7,9 +7,9 @@ import pytest
 import tensorflow as tf
 
 from keras_mixers.data import Images
-from keras_mixers.training import find_recipe, fit
+from keras_mixers.training import fit, get_recipe
 
-pytestmark = pytest.mark.any_backend
+pytestmark = pytest.mark.backend_independent
 DATA = Path(__file__).parents[3] / "shared" / "data"
 
 
@@ -25,7 +25,7 @@ def test_learns_cifar10(tmp_path):
         arrays = pixels[start:stop], labels[start:stop].astype("int64")
         return Images(tf.data.Dataset.from_tensor_slices(arrays), stop - start, names)
 
-    recipe = find_recipe("cifar10_smoke").change({"epochs": 6})
+    recipe = get_recipe("cifar10_smoke").change({"epochs": 6})
     run = fit(recipe, output_dir=tmp_path / "run", train_images=images(0, 4000), test_images=images(4000, 5000))
     assert run.metrics["test_accuracy"] > 0.45
     assert run.history[-1]["loss"] < 0.7 * run.history[0]["loss"]

@@ -72,7 +72,7 @@ def unbiased(running_variance, values):
 
 @pytest.mark.parametrize(
     ("maximum", "epsilon"),
-    [(0.05, 1e-8), pytest.param(0.01, 1e-3, marks=pytest.mark.any_backend)],
+    [(0.05, 1e-8), pytest.param(0.01, 1e-3, marks=pytest.mark.backend_independent)],
     ids=["CIFAR-10", "ImageNet"],
 )
 @pytest.mark.parametrize("builder", NETWORKS)

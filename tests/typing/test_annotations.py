@@ -9,7 +9,7 @@ import pytest
 
 import keras_mixers
 
-pytestmark = pytest.mark.any_backend
+pytestmark = pytest.mark.backend_independent
 ROOT = Path(keras_mixers.__file__).parent
 MODULES = ["keras_mixers", *(f"keras_mixers.{path.parent.name}" for path in sorted(ROOT.glob("*/__init__.py")))]
 

@@ -34,7 +34,7 @@ def test_parts_sum_to_the_logit_less_its_bias(builder, images, randomize):
     np.testing.assert_allclose(maps.mean((1, 2)) * 8 * 6, expected, atol=1e-4)
 
 
-@pytest.mark.any_backend
+@pytest.mark.backend_independent
 @pytest.mark.parametrize(
     "options",
     [{"data_format": "channels_first"}, {"classifier_activation": "softmax"}, {"dropout_rate": 0.5}],
@@ -91,7 +91,7 @@ def test_are_those_of_numpy_on_every_backend(convmixer, images):
     np.testing.assert_allclose(grad_cam(convmixer, images, CLASS, "block_0_spatial"), expected, atol=1e-4)
 
 
-@pytest.mark.any_backend
+@pytest.mark.backend_independent
 def test_a_class_for_each_image_or_the_most_probable(images, randomize):
     model = randomize(small())
     classes = logits(model, images).argmax(1)
@@ -101,7 +101,7 @@ def test_a_class_for_each_image_or_the_most_probable(images, randomize):
         np.testing.assert_allclose(maps(model, images), each, atol=1e-5)
 
 
-@pytest.mark.any_backend
+@pytest.mark.backend_independent
 def test_more_images_than_a_batch(randomize, rng):
     model, images = randomize(small()), rng.normal(size=(40, 8, 8, 3)).astype("float32")
     for maps in (class_activation_map, grad_cam):
@@ -117,7 +117,7 @@ def test_leave_the_network_as_it_was(images, randomize):
         np.testing.assert_array_equal(weight, expected)
 
 
-@pytest.mark.any_backend
+@pytest.mark.backend_independent
 @pytest.mark.parametrize("maps", [class_activation_map, grad_cam])
 def test_refusals(maps, images):
     model = small()
@@ -139,7 +139,7 @@ def test_refusals(maps, images):
         maps(model, images)
 
 
-@pytest.mark.any_backend
+@pytest.mark.backend_independent
 def test_grad_cam_refuses_layers(images):
     with pytest.raises(ValueError, match="'block_0_spatal'; did you mean 'block_0_spatial'"):
         grad_cam(small(), images, CLASS, "block_0_spatal")
@@ -147,7 +147,7 @@ def test_grad_cam_refuses_layers(images):
         grad_cam(small(), images, CLASS, "pool")
 
 
-@pytest.mark.any_backend
+@pytest.mark.backend_independent
 def test_figure_shows_the_maps_of_the_most_probable_classes(randomize, rng):
     pytest.importorskip("matplotlib", reason="matplotlib, of the extra visualize, is not installed")
     model = randomize(keras_mixers.create_model("splitmixer_i_256_8", dim=12, blocks=2, num_classes=4))

@@ -47,7 +47,7 @@ FIGURES = {
 }
 
 
-@pytest.mark.any_backend
+@pytest.mark.backend_independent
 @pytest.mark.parametrize("figure", FIGURES)
 def test_is_written_with_all_words_inside_and_apart(figure, model, tmp_path, monkeypatch):
     drawn = FIGURES[figure](model, save=tmp_path / "figure.png")
@@ -71,7 +71,7 @@ def test_is_written_with_all_words_inside_and_apart(figure, model, tmp_path, mon
         assert min(overlap) < 1, f"{text} lies on {other}"
 
 
-@pytest.mark.any_backend
+@pytest.mark.backend_independent
 @pytest.mark.parametrize("builder", BUILDERS)
 def test_every_network_can_be_drawn(builder, randomize):
     model = randomize(small(builder))
@@ -89,7 +89,7 @@ def tiles(picture, count, side):
     return np.stack([picture[top : top + side, left : left + side] for top, left in corners])
 
 
-@pytest.mark.any_backend
+@pytest.mark.backend_independent
 def test_a_mosaic_holds_its_tiles(rng):
     given = rng.uniform(size=(7, 20, 20, 3))
     picture = mosaic(given, frames=np.zeros((7, 3)))
@@ -100,7 +100,7 @@ def test_a_mosaic_holds_its_tiles(rng):
     np.testing.assert_array_equal(tiles(mosaic(given[:, :4, :4]), 7, 16)[:, ::4, ::4], given[:, :4, :4])
 
 
-@pytest.mark.any_backend
+@pytest.mark.backend_independent
 def test_scales_each_tile_by_itself():
     np.testing.assert_allclose(scaled(np.array([[0.0, 5], [2, 2]])), [[0, 1], [0, 0]])
     np.testing.assert_allclose(scaled(np.array([[-4.0, 2], [0, 0]]), symmetric=True), [[0, 0.75], [0.5, 0.5]])
@@ -152,7 +152,7 @@ def test_pairs_of_kernels_are_bars_beside_their_product(randomize):
     np.testing.assert_array_equal(red, np.outer(height, width) > 0)
 
 
-@pytest.mark.any_backend
+@pytest.mark.backend_independent
 def test_curves_of_a_run_and_of_model_fit(rng):
     figure = visualize.training_curves(ROWS)
     accuracy, loss, rate = figure.axes
@@ -168,7 +168,7 @@ def test_curves_of_a_run_and_of_model_fit(rng):
     assert loss.lines[0].get_ydata().tolist() == history.history["loss"]
 
 
-@pytest.mark.any_backend
+@pytest.mark.backend_independent
 def test_points_are_the_published_networks_and_our_runs(tmp_path):
     points = accuracy_points("cifar10", "macs")
     assert ("splitmixer_i_256_8", 65_219_072, 93.91) in {(point.model, point.cost, point.top1) for point in points}
@@ -202,7 +202,7 @@ def test_points_are_the_published_networks_and_our_runs(tmp_path):
     ]
 
 
-@pytest.mark.any_backend
+@pytest.mark.backend_independent
 def test_points_of_savings_lie_on_the_papers_formulas():
     by_ratio, by_segments, networks = visualize.savings(dim=840).axes
     for line, points in zip(by_ratio.lines[::2], by_ratio.lines[1::2], strict=True):
@@ -217,7 +217,7 @@ def test_points_of_savings_lie_on_the_papers_formulas():
     assert widths[names.index("splitmixer_i_256_8")] == pytest.approx(100 * (1 - 275_834 / 594_186))
 
 
-@pytest.mark.any_backend
+@pytest.mark.backend_independent
 def test_refusals(model, tmp_path, monkeypatch):
     bare = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Flatten()])
     with pytest.raises(ValueError, match="model must have a PatchEmbed"):
@@ -259,7 +259,7 @@ def test_refusals(model, tmp_path, monkeypatch):
         visualize.training_curves([])
 
 
-@pytest.mark.any_backend
+@pytest.mark.backend_independent
 def test_an_image_of_another_size(randomize):
     """A network that does not know its pixels cannot resize them, and says what it takes."""
     fixed = randomize(small(input_shape=(16, 16, 3)))
@@ -267,7 +267,7 @@ def test_an_image_of_another_size(randomize):
         visualize.feature_maps(fixed, np.zeros((20, 16, 3), "float32"))
 
 
-@pytest.mark.any_backend
+@pytest.mark.backend_independent
 def test_without_matplotlib(model, monkeypatch):
     find_spec = visualize.style.importlib.util.find_spec
     monkeypatch.setattr(

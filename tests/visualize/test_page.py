@@ -14,7 +14,7 @@ from keras_mixers.visualize import write_page
 
 pytest.importorskip("matplotlib", reason="matplotlib, of the extra visualize, is not installed")
 
-pytestmark = pytest.mark.any_backend
+pytestmark = pytest.mark.backend_independent
 IMAGE = np.random.default_rng(0).integers(0, 256, (48, 40, 3)).astype("uint8")
 HISTORY = [{"epoch": 1, "loss": 1.9, "val_loss": 1.8}]
 

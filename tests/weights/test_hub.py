@@ -16,7 +16,7 @@ from stand_in_hub import StandInHub
 from keras_mixers.weights import hub as hub_module
 from keras_mixers.weights.hub import download
 
-pytestmark = pytest.mark.any_backend
+pytestmark = pytest.mark.backend_independent
 
 pytest.importorskip("huggingface_hub")
 

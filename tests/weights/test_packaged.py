@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 import keras_mixers
-from keras_mixers.models import Pixels, find_preset
-from keras_mixers.training import load_trained, predict_images
+from keras_mixers.inference import load_trained, predict_images
+from keras_mixers.models import ImageSpec, get_preset
 from keras_mixers.weights import WeightsCard, packaged_weights, read_card
 from keras_mixers.weights.packaged import FOLDER, round_weights, write_weights
 
@@ -21,7 +21,7 @@ CARD = WeightsCard(
     model=NAME,
     dataset="cifar10",
     class_names=CLASSES,
-    pixels=json.loads(json.dumps(dataclasses.asdict(find_preset(NAME).pixels))),
+    pixels=json.loads(json.dumps(dataclasses.asdict(get_preset(NAME).pixels))),
     top1=90.0,
     top1_flipped=90.5,
     published=None,
@@ -53,19 +53,19 @@ def test_weights_by_name_in_both_data_formats(packaged, rng):
     for data_format, batch in (("channels_last", images), ("channels_first", np.moveaxis(images, -1, 1))):
         model = keras_mixers.create_model(NAME, weights="cifar10", data_format=data_format)
         np.testing.assert_allclose(model.predict(batch, verbose=0), expected, rtol=1e-4, atol=1e-5)
-        assert (model.class_names, model.pixels) == (CLASSES, find_preset(NAME).pixels)
-    assert [*find_preset(NAME).weights] == ["cifar10"]
+        assert (model.class_names, model.pixels) == (CLASSES, get_preset(NAME).pixels)
+    assert [*get_preset(NAME).weights] == ["cifar10"]
 
 
 def test_the_card_survives_the_file(packaged):
     card = read_card(packaged_weights(NAME)["cifar10"])
     assert dataclasses.asdict(card) == dataclasses.asdict(CARD)
     pixels = {name: tuple(value) if isinstance(value, list) else value for name, value in card.pixels.items()}
-    assert Pixels(**pixels) == find_preset(NAME).pixels
+    assert ImageSpec(**pixels) == get_preset(NAME).pixels
 
 
 def test_a_network_by_name_predicts_like_its_file(packaged, tmp_path, rng):
-    packaged.pixels, packaged.class_names = find_preset(NAME).pixels, CLASSES
+    packaged.pixels, packaged.class_names = get_preset(NAME).pixels, CLASSES
     photographs = rng.integers(0, 256, (3, 40, 48, 3)).astype("uint8")
     named = load_trained(f"{NAME}:cifar10")
     assert named.class_names == CLASSES
@@ -75,7 +75,7 @@ def test_a_network_by_name_predicts_like_its_file(packaged, tmp_path, rng):
     )
 
 
-@pytest.mark.any_backend
+@pytest.mark.backend_independent
 def test_a_new_head_has_no_class_names(packaged):
     model = keras_mixers.create_model(NAME, weights="cifar10", num_classes=7, new_head=True)
     assert not getattr(model, "class_names", None)
@@ -83,7 +83,7 @@ def test_a_new_head_has_no_class_names(packaged):
     assert all(np.array_equal(*pair) for pair in zip(embedding, own, strict=True))
 
 
-@pytest.mark.any_backend
+@pytest.mark.backend_independent
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -100,7 +100,7 @@ def test_refuses_other_data_sets_classes_and_networks(packaged, arguments, messa
         keras_mixers.create_model(NAME, **arguments)
 
 
-@pytest.mark.any_backend
+@pytest.mark.backend_independent
 def test_refuses_names_that_are_none(packaged):
     with pytest.raises(ValueError, match="'splitmixer_iii_256_8_s5'; did you mean 'splitmixer_iii_256_8_s4'"):
         load_trained("splitmixer_iii_256_8_s5:cifar10")
@@ -108,7 +108,7 @@ def test_refuses_names_that_are_none(packaged):
         load_trained(f"{NAME}:cifar")
 
 
-@pytest.mark.any_backend
+@pytest.mark.backend_independent
 def test_refuses_a_damaged_file_and_an_unknown_dtype(packaged, tmp_path):
     with pytest.raises(ValueError, match="stored_as must be .*'int8'"):
         write_weights(packaged, dataclasses.replace(CARD, stored_as="int8"), tmp_path)

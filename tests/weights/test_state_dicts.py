@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 import keras_mixers
 from keras_mixers import layers, load_torch_weights, to_torch_state_dict
 
-pytestmark = pytest.mark.any_backend
+pytestmark = pytest.mark.backend_independent
 
 SMALL = {"dim": 12, "kernel_size": 4, "patch_size": 2, "num_classes": 5}
 # Every network in every layout in which it is published.

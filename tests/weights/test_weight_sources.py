@@ -13,7 +13,7 @@ from stand_in_hub import StandInHub
 
 import keras_mixers
 
-pytestmark = pytest.mark.any_backend
+pytestmark = pytest.mark.backend_independent
 
 FILES = ("m.weights.h5", "m.keras", "m.safetensors", "m.pth")
 # What the table calls convmixer_768_32, small.

@@ -1,0 +1,217 @@
+"""What a benchmark found: medians and ratios from the times, as a table, CSV and JSON."""
+
+import csv
+import json
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, astuple, dataclass, fields
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from keras_mixers.benchmark.peers import PEERS
+from keras_mixers.benchmark.subjects import OURS
+from keras_mixers.benchmark.tasks import Task
+from keras_mixers.environment import Environment
+from keras_mixers.profiling.table import aligned
+
+# The part of all cores above which other processes make the ratios of a task useless.
+DISTURBING_LOAD = 0.1
+
+
+@dataclass(frozen=True)
+class Result:
+    """How one subject did at one task.
+
+    Attributes:
+        backend: Keras's backend.
+        model: name in the table of models.
+        subject: `"ours"`, or the peer.
+        mode: `"inference"` or `"training"`.
+        batch: images in a batch.
+        image_size: height and width of the images in pixels.
+        precision: `"float32"`, `"bfloat16"` or `"float16"`.
+        images_per_second: median over the rounds.
+        low: first quartile of images per second.
+        high: third quartile of images per second.
+        ours_to_this: images per second of ours to those of this subject in the same round, median over the rounds.
+        latency_ms: median milliseconds for a batch of 1, None for larger ones.
+        peak_memory_mb: the most memory that the subject took alone, in millions of bytes: of a process on a CPU, with
+            its libraries, and of tensors on a GPU. None if it was not measured.
+        load_of_others: the cores that other processes kept busy in the rounds, on average; None where the system does
+            not tell.
+    """
+
+    backend: str
+    model: str
+    subject: str
+    mode: str
+    batch: int
+    image_size: int
+    precision: str
+    images_per_second: float
+    low: float
+    high: float
+    ours_to_this: float
+    latency_ms: float | None = None
+    peak_memory_mb: float | None = None
+    load_of_others: float | None = None
+
+    @property
+    def disturbed(self) -> bool:
+        """Whether other processes were so busy that the times and ratios do not count."""
+        return (self.load_of_others or 0) > DISTURBING_LOAD * os.cpu_count()
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a benchmark found; `print` shows it as a table.
+
+    Attributes:
+        machine: what it ran on.
+        results: one for each task and subject.
+        notes: a sentence for each peer that a model was not compared with.
+    """
+
+    machine: Environment
+    results: tuple[Result, ...]
+    notes: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        precisions = ", ".join(dict.fromkeys(result.precision for result in self.results))
+        parts = [str(self.machine), aligned(_rows(self.results))]
+        comparisons = _comparisons(self.results)
+        if comparisons:
+            heading = ("images/s of ours to those of the fastest", "mode", "batch", "ratio", "peer")
+            parts.append(aligned([heading, *comparisons]))
+        parts.append(
+            f"{precisions}; images/s: median (quartiles) over the rounds; ours/this: images/s of ours to those of the "
+            "subject,\nmedian of the ratios within a round."
+        )
+        return "\n\n".join([*parts, *self.notes, *_warnings(self.results)])
+
+    def append_csv(self, path: str | Path) -> None:
+        """Appends a row for each result, with the machine in its last columns, under a heading if the file is new."""
+        path = check_csv(path)
+        new = not path.exists() or not path.stat().st_size
+        with path.open("a", newline="") as file:
+            writer = csv.writer(file)
+            if new:
+                writer.writerow(CSV_COLUMNS)
+            writer.writerows(astuple(result) + astuple(self.machine) for result in self.results)
+
+    def write_json(self, path: str | Path) -> None:
+        """Writes machine, results and notes."""
+        Path(path).write_text(json.dumps(asdict(self), indent=2) + "\n")
+
+
+CSV_COLUMNS = tuple(field.name for field in fields(Result)) + tuple(
+    f"machine_{field.name}" for field in fields(Environment)
+)
+
+
+def summarize(
+    task: Task,
+    times: dict[str, list[float]],
+    batches: int,
+    peaks: dict[str, float],
+    load_of_others: float | None = None,
+) -> list[Result]:
+    """Makes the results of a task of the seconds for `batches` batches, of each subject in each round."""
+    ours = np.array(times[OURS])
+    results = []
+    for name, seconds in times.items():
+        seconds = np.array(seconds)
+        low, median, high = np.quantile(task.batch * batches / seconds, [0.25, 0.5, 0.75])
+        results.append(
+            Result(
+                keras.backend.backend(),
+                task.model,
+                name,
+                task.mode,
+                task.batch,
+                task.image_size,
+                task.precision,
+                images_per_second=float(median),
+                low=float(low),
+                high=float(high),
+                ours_to_this=float(np.median(seconds / ours)),
+                latency_ms=float(np.median(seconds / batches)) * 1000 if task.batch == 1 else None,
+                peak_memory_mb=peaks.get(name),
+                load_of_others=load_of_others,
+            )
+        )
+    return results
+
+
+def check_csv(path: str | Path) -> Path:
+    """Returns `path` if results can be appended to it."""
+    path = check_folder("csv", path)
+    if path.exists() and path.stat().st_size:
+        with path.open(newline="") as file:
+            columns = tuple(next(csv.reader(file)))
+        if columns != CSV_COLUMNS:
+            raise ValueError(
+                f"csv must be a new file or one of earlier results, got csv={str(path)!r} with other columns; "
+                "choose another name."
+            )
+    return path
+
+
+def check_folder(name: str, path: str | Path) -> Path:
+    """Returns `path` if a file can be written there."""
+    path = Path(path)
+    if path.is_dir() or not path.parent.is_dir():
+        raise ValueError(f"{name} must be a file in a folder that exists, got {name}={str(path)!r}; make its folder.")
+    return path
+
+
+def _rows(results: Sequence[Result]) -> list[tuple[object, ...]]:
+    """Returns the table of all results, with the columns that they need."""
+
+    def number(value: float | None, digits: int = 1) -> str:
+        return "" if value is None else f"{value:,.{digits}f}"
+
+    columns: dict[str, Callable[[Result], object]] = {
+        "model": lambda result: result.model,
+        "image": lambda result: result.image_size,
+        "mode": lambda result: result.mode,
+        "batch": lambda result: result.batch,
+        "subject": lambda result: result.subject,
+        "images/s": lambda result: f"{number(result.images_per_second)} ({number(result.low)} - {number(result.high)})",
+        "ours/this": lambda result: number(result.ours_to_this, 2),
+    }
+    if any(result.latency_ms is not None for result in results):
+        columns["latency in ms"] = lambda result: number(result.latency_ms, 2)
+    if any(result.peak_memory_mb is not None for result in results):
+        columns["peak memory in MB"] = lambda result: number(result.peak_memory_mb, 0)
+    return [tuple(columns), *(tuple(cell(result) for cell in columns.values()) for result in results)]
+
+
+def _comparisons(results: Sequence[Result]) -> list[tuple[object, ...]]:
+    """Returns, for each task and kind of peer, the ratio of ours to the fastest of that kind."""
+    tasks: dict[tuple, list[Result]] = {}
+    for result in results:
+        tasks.setdefault((result.model, result.image_size, result.mode, result.batch), []).append(result)
+    rows = []
+    for (model, _, mode, batch), subjects in tasks.items():
+        for names in PEERS.values():
+            peers = [result for result in subjects if result.subject in names]
+            if peers:
+                best = max(peers, key=lambda result: result.images_per_second)
+                rows.append((model, mode, batch, f"{best.ours_to_this:.2f}", best.subject))
+    return rows
+
+
+def _warnings(results: Sequence[Result]) -> list[str]:
+    """Returns a sentence for each task that other processes disturbed."""
+    return list(
+        dict.fromkeys(
+            f"DISTURBED: other processes kept {result.load_of_others:.1f} of {os.cpu_count()} cores busy while "
+            f"{result.model} was timed ({result.mode}, batch {result.batch}), so its ratios do not count; measure "
+            "again when the machine is idle."
+            for result in results
+            if result.disturbed
+        )
+    )

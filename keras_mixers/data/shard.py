@@ -1,0 +1,63 @@
+"""Each of several processes reads its own part of every batch."""
+
+import dataclasses
+
+import tensorflow as tf
+
+
+@dataclasses.dataclass(frozen=True)
+class DataShard:
+    """What a process reads, of the batches that all processes compute together.
+
+    An epoch's order is the same in all of them, and each takes equal, consecutive parts of its batches. So that every
+    device gets as much as the others, the last batch is filled up with examples that the epoch began with, at most
+    devices - 1 of them.
+
+    Args:
+        process: number of this process, from 0.
+        processes: number of processes.
+        devices: number of devices, those of all processes together. They divide the batch size.
+
+    Example:
+        >>> share = DataShard(process=1, processes=2, devices=2)
+        >>> examples = share.filled(tf.data.Dataset.range(7), 7)
+        >>> [part.numpy().tolist() for part in share.part(examples, 7, batch_size=4).batch(2)]
+        [[2, 3], [6, 0]]
+    """
+
+    process: int = 0
+    processes: int = 1
+    devices: int = 1
+
+    def padding(self, count: int) -> int:
+        """Number of examples that fill up the last batch of an epoch of `count`."""
+        return -count % self.devices
+
+    def filled(self, dataset: tf.data.Dataset, count: int) -> tf.data.Dataset:
+        """An epoch of `count` examples, whose last batch all devices can share."""
+        padding = self.padding(count)
+        if not padding:
+            return dataset
+        # Not dataset.repeat(): TensorFlow joins it with a shuffle before it, and the epoch has no end.
+        again = tf.data.Dataset.range(padding).flat_map(lambda _: dataset)
+        return dataset.concatenate(again.take(padding))
+
+    def part(self, dataset: tf.data.Dataset, count: int, batch_size: int) -> tf.data.Dataset:
+        """What this process reads of a filled epoch: of each batch of `batch_size`, one part."""
+        if self.processes == 1:
+            return dataset
+        filled = count + self.padding(count)
+
+        def is_own(i, _):
+            first = i - i % batch_size
+            size = tf.minimum(tf.cast(batch_size, tf.int64), filled - first)
+            return (i - first) * self.processes // size == self.process
+
+        return dataset.enumerate().filter(is_own).map(_second)
+
+
+def _second(_, *rest):
+    return rest[0] if len(rest) == 1 else rest
+
+
+ALONE = DataShard()

@@ -1,0 +1,91 @@
+"""What a benchmark ran on, and how busy others kept it."""
+
+import os
+import platform
+import time
+from dataclasses import dataclass
+from importlib import import_module, metadata
+from pathlib import Path
+
+import keras
+
+from keras_mixers.layers.device import device
+
+# The seconds by which the system's count of busy time, in ticks of 0.01 s, may be wrong at both ends.
+TICKS = 0.02
+
+
+@dataclass(frozen=True)
+class Environment:
+    """Hardware and versions; `print` shows them in one line."""
+
+    cpu: str
+    cores: int
+    gpu: str
+    python: str
+    keras: str
+    backend: str
+    torch: str
+
+    def __str__(self) -> str:
+        gpu = f", {self.gpu}" if self.gpu else ""
+        torch = f", torch {self.torch}" if self.torch and not self.backend.startswith("torch") else ""
+        return f"{self.cpu}, {self.cores} cores{gpu}; Python {self.python}, keras {self.keras} on {self.backend}{torch}"
+
+
+def describe_environment() -> Environment:
+    """Returns the hardware and the versions of this process."""
+    backend = keras.backend.backend()
+    try:
+        torch = metadata.version("torch")
+    except metadata.PackageNotFoundError:
+        torch = ""
+    return Environment(
+        cpu=_cpu(),
+        cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        gpu=_gpu(),
+        python=platform.python_version(),
+        keras=keras.__version__,
+        backend=f"{backend} {import_module(backend).__version__}",
+        torch=torch,
+    )
+
+
+def _cpu() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def _gpu() -> str:
+    """Returns the name of the GPU on which the backend computes, "" if it computes on a CPU."""
+    if device() == "cpu":
+        return ""
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return jax.local_devices()[0].device_kind
+    if keras.backend.backend() == "torch":
+        import torch
+
+        return torch.cuda.get_device_name() if device() == "gpu" else device()
+    import tensorflow as tf
+
+    gpu = tf.config.list_physical_devices("GPU")[0]
+    return tf.config.experimental.get_device_details(gpu).get("device_name", "GPU")
+
+
+def busy_seconds_of_others() -> float | None:
+    """Returns the seconds for which other processes have kept cores busy, None where the system does not tell."""
+    stat = Path("/proc/stat")
+    if not stat.exists():
+        return None
+    user, nice, system, _, _, interrupts, soft, stolen = map(int, stat.read_text().split(maxsplit=9)[1:9])
+    busy = user + nice + system + interrupts + soft + stolen
+    return busy / os.sysconf("SC_CLK_TCK") - time.process_time()
+
+
+def load_of_others(before: float | None, after: float | None, seconds: float) -> float | None:
+    """Returns the cores that other processes kept busy on average, of their busy seconds before and after `seconds`."""
+    return None if before is None else max(after - before - TICKS, 0) / seconds

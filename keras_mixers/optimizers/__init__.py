@@ -1,0 +1,7 @@
+"""The optimisers and learning rate schedules that mixers are trained with."""
+
+from keras_mixers.optimizers.adamw import AdamW
+from keras_mixers.optimizers.muon import Muon
+from keras_mixers.optimizers.schedule import SCHEDULES, TriangularSchedule, warmup_cosine
+
+__all__ = ["SCHEDULES", "AdamW", "Muon", "TriangularSchedule", "warmup_cosine"]

@@ -1,0 +1,114 @@
+"""docs/speed.md and the README show what docs/benchmarks/cpu.csv holds."""
+
+import csv
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from keras_mixers.layers.depthwise import FASTEST
+
+pytestmark = pytest.mark.backend_independent
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+
+
+def ratios():
+    """Give (backend, model, mode) -> ratio to plain Keras and to the fastest eager PyTorch, from the CSV."""
+    found = {}
+    with (DOCS / "scripts" / "cpu.csv").open(newline="") as file:
+        for row in csv.DictReader(file):
+            found.setdefault((row["backend"], row["model"], row["mode"]), {})[row["subject"]] = row
+    return {key: (float(rows["keras"]["ours_to_this"]), fastest(rows)) for key, rows in found.items()}
+
+
+def fastest(rows):
+    torch = [row for subject, row in rows.items() if subject.startswith("torch eager")]
+    return float(max(torch, key=lambda row: float(row["images_per_second"]))["ours_to_this"])
+
+
+def test_the_table_is_the_csvs():
+    shown = {}
+    for line in (DOCS / "speed.md").read_text().splitlines():
+        if match := re.fullmatch(r"\| (\w+) \| `(\w+)` \| (\w+) \| ([\d.]+) \| ([\d.]+) \|", line):
+            shown[match.group(1, 2, 3)] = tuple(map(float, match.group(4, 5)))
+    assert shown == {key: tuple(float(f"{value:.2f}") for value in values) for key, values in ratios().items()}
+    assert len(shown) == 3 * 2 * 2
+
+
+README_SAYS = (
+    r"SplitMixer-I-256/8 trains ([\d.]+) times as fast as the same network in plain Keras layers on JAX, "
+    r"([\d.]+) times on TensorFlow and ([\d.]+) times on PyTorch, "
+    r"and ([\d.]+) to ([\d.]+) times as fast as hand-written PyTorch"
+)
+
+
+def test_the_readmes_ratios_are_the_csvs():
+    found = ratios()
+    training = [found[backend, "splitmixer_i_256_8", "training"] for backend in ("jax", "tensorflow", "torch")]
+    to_keras, to_torch = zip(*training, strict=True)
+    shown = re.search(README_SAYS, " ".join((ROOT / "README.md").read_text().split()))
+    assert list(shown.groups()) == [f"{value:.1f}" for value in (*to_keras, min(to_torch), max(to_torch))]
+
+
+def test_no_run_was_disturbed():
+    with (DOCS / "scripts" / "cpu.csv").open(newline="") as file:
+        assert all(float(row["load_of_others"]) < 0.1 * int(row["machine_cores"]) for row in csv.DictReader(file))
+
+
+def rows_of(name):
+    with (DOCS / "scripts" / f"{name}.csv").open(newline="") as file:
+        return [*csv.DictReader(file)]
+
+
+def test_the_table_of_224_pixels_is_the_csvs():
+    speeds = {}
+    for row in rows_of("cpu_224"):
+        speeds.setdefault(row["backend"], {})[row["model"]] = float(row["images_per_second"])
+    expected = {
+        (backend, f"{split:.0f}", f"{conv:.0f}", f"{split / conv:.2f}")
+        for backend, found in speeds.items()
+        for split, conv in [(found["splitmixer_i_256_8_p7_k7"], found["convmixer_256_8_p7_k7"])]
+    }
+    shown = re.findall(r"^\| (\w+) \| (\d+) \| (\d+) \| ([\d.]+) \|$", (DOCS / "speed.md").read_text(), re.MULTILINE)
+    assert {*shown} == expected
+    assert len(shown) == 3
+
+
+@pytest.mark.parametrize("page", ["docs/speed.md", "keras_mixers/layers/depthwise.py"])
+def test_the_tables_of_depthwise_convolutions_are_the_csvs(page):
+    times = {}
+    for row in rows_of("depthwise"):
+        cell = f"{float(row['inference_ms']):.1f} / {float(row['training_ms']):.0f}"
+        times.setdefault((row["backend"], row["implementation"]), {})[row["kernel"]] = cell
+    lines = [re.sub(r"[ |,]+", " ", line).strip("# ") for line in (ROOT / page).read_text().splitlines()]
+    for (backend, implementation), cells in times.items():
+        shown = " ".join([backend, implementation, *(cells[kernel] for kernel in ("1x5", "5x1", "5x5", "7x7"))])
+        assert shown in lines
+    assert len(times) == 3 * 2
+
+
+def test_the_choice_of_depthwise_convolutions_is_the_fastest():
+    times = {}
+    for row in rows_of("depthwise"):
+        place = times.setdefault((row["backend"], row["device"], row["kernel"]), {})
+        place[row["implementation"]] = float(row["training_ms"]), float(row["inference_ms"])
+    for (backend, device, _), found in times.items():
+        chosen = found[FASTEST.get((backend, device), "native")]
+        assert all(chosen[i] <= other[i] for other in found.values() for i in (0, 1))
+
+
+def test_time_grows_linearly():
+    sys.path.insert(0, str(DOCS / "scripts"))
+    plot = pytest.importorskip("benchmark_plots", reason="matplotlib draws the figures")
+    fits = [
+        plot.linear_fit(
+            [read(row) for row in line], [int(row["batch"]) / float(row["images_per_second"]) for row in line]
+        )
+        for factor, read in plot.FACTORS.items()
+        for line in plot.series(rows_of("scaling"), factor).values()
+    ]
+    assert len(fits) == 6 + 6 + 3
+    assert min(fit.r_squared for fit in fits) > 0.95
