@@ -8,6 +8,7 @@ import shlex
 import sys
 import tomllib
 from pathlib import Path
+from unittest import mock
 
 import keras
 import numpy as np
@@ -59,6 +60,7 @@ def surroundings(tmp_path_factory):
 
 @pytest.mark.backend_independent
 @pytest.mark.parametrize("document", [name for name in DOCUMENTS if any(blocks(name))])
+@mock.patch.dict(keras_mixers.export.FORMATS)  # to which a page adds its own
 def test_code_runs(document, surroundings):
     """Blocks of a page follow one another, as they are read; those of README.md are taken one by one."""
     names = {}

@@ -1,4 +1,4 @@
-"""A format as a user would add it: layers and weights in an .npz file, run by NumPy alone. docs/export.md shows it."""
+"""A format as a user would add it: layers and weights in an .npz file, run by NumPy alone."""
 
 import json
 from dataclasses import replace
