@@ -18,7 +18,7 @@ import requests
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from keras_mixers.inference.images import IMAGE_SUFFIXES, decode_image
+from keras_mixers.models.image_files import IMAGE_SUFFIXES, decode_image
 
 # How the files that TensorFlow decodes itself begin and end: JPEG, PNG, GIF.
 BEGINNINGS, ENDS = (b"\xff\xd8", b"\x89\x50", b"GI"), (b"\xff\xd9", b"\x60\x82", b"\x00\x3b")
