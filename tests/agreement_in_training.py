@@ -53,7 +53,6 @@ def train_by_hand(seed, data_dir):
     torch.manual_seed(seed)
     arguments = {**get_preset(recipe.model).arguments, **recipe.model_arguments}
     network = torch_networks.counterpart("SplitMixerI", arguments, "splitmixer").to(memory_format=torch.channels_last)
-    pixels = {"mean": recipe.pixels.mean, "std": recipe.pixels.std}
     images, test_images = (
         load_tfds("cifar10", split, data_dir, limit=limit)
         for split, limit in (("train", recipe.limit_train), ("test", recipe.limit_test))
@@ -62,7 +61,7 @@ def train_by_hand(seed, data_dir):
     in_epoch = -(-images.count // 128)
     losses = []
     batches = train_batches(
-        images, 128, 32, augmentation=recipe.augmentation, seed=seed, epochs=range(recipe.epochs), **pixels
+        images, 128, recipe.pixels, augmentation=recipe.augmentation, seed=seed, epochs=range(recipe.epochs)
     )
     network.train()
     for step, (x, y) in enumerate(batches.as_numpy_iterator()):
@@ -78,7 +77,7 @@ def train_by_hand(seed, data_dir):
     network.eval()
     right = 0
     with torch.no_grad():
-        for x, y in eval_batches(test_images, 500, 32, **pixels).as_numpy_iterator():
+        for x, y in eval_batches(test_images, 500, recipe.pixels).as_numpy_iterator():
             right += int((network(to_torch(x)).argmax(1).numpy() == y.argmax(1)).sum())
     values, counts = zip(*losses[-in_epoch:], strict=True)
     return right / test_images.count, float(np.average(values, weights=counts))

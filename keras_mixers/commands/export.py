@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from keras_mixers.commands.command import Command, add_model_arguments, load_model, number, whole_number
-from keras_mixers.inference.images import IMAGE_SUFFIXES
+from keras_mixers.models.image_files import IMAGE_SUFFIXES
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -1,4 +1,8 @@
-"""What must hold before TensorFlow runs: its packages are there, and the GPU stays with the backend that trains."""
+"""What must hold before TensorFlow runs: its packages are there, and the GPU stays with the backend that trains.
+
+This happens when `keras_mixers.data` is imported, not when a pipeline is made: a data set of TensorFlow's own, such as
+`Images` takes, already starts the GPUs, and then it is too late to hide them.
+"""
 
 import importlib.util
 import warnings

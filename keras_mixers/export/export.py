@@ -17,6 +17,7 @@ from keras_mixers.export.formats import FORMATS, check_packages, check_quantizat
 from keras_mixers.export.images import Images
 from keras_mixers.export.job import ExportError, Job
 from keras_mixers.inference.images import is_channels_first, normalizes
+from keras_mixers.inference.prediction import log_softmax
 from keras_mixers.layers import NormalizePixels
 from keras_mixers.layers.validation import check_positive, check_positive_int
 from keras_mixers.models.network import Network
@@ -248,8 +249,7 @@ def outputs_of(model: keras.Model, batch: np.ndarray, probabilities: bool) -> np
     model = in_full_precision(model)
     outputs = model.predict(batch, batch_size=32, verbose=0)
     if probabilities and not gives_probabilities(model):
-        outputs = np.exp(outputs - outputs.max(1, keepdims=True))
-        outputs /= outputs.sum(1, keepdims=True)
+        return np.exp(log_softmax(outputs))
     return outputs
 
 

@@ -8,11 +8,12 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_mixers.inference.images import is_channels_first, normalizes, read_image
+from keras_mixers.inference.images import is_channels_first, normalizes
+from keras_mixers.models.image_files import read_image
 from keras_mixers.models.image_spec import ImageSpec
 
 # For a network that does not know its pixels.
-PLAIN = ImageSpec(0, mean=(0.5,) * 3, std=(0.25,) * 3)
+PLAIN = ImageSpec(1, mean=(0.5,) * 3, std=(0.25,) * 3)
 CROPS = 32
 
 
@@ -50,16 +51,13 @@ class Images:
             return batch, batch.astype("uint8") if self.raw else batch
         photographs = sample_photographs(self.channels) if images is None else images
         raw = self._crop(name, photographs)
-        mean, std = (np.reshape(values, (3, 1, 1) if self.channels_first else 3) for values in self._statistics())
-        normalized = raw if self.normalizes else ((raw / 255 - mean) / std).astype("float32")
+        data_format = "channels_first" if self.channels_first else "channels_last"
+        normalized = raw if self.normalizes else self.pixels.normalize(raw, data_format)
         batches = [
             batch[:, : self.channels] if self.channels_first else batch[..., : self.channels]
             for batch in (normalized, raw.astype("uint8"))
         ]
         return batches[0], batches[1] if self.raw else batches[0]
-
-    def _statistics(self) -> tuple[np.ndarray, np.ndarray]:
-        return np.asarray(self.pixels.mean), np.asarray(self.pixels.std)
 
     def _crop(self, name: str, photographs: Sequence[Any]) -> np.ndarray:
         if isinstance(photographs, str) or not len(photographs):

@@ -114,17 +114,7 @@ def evaluate_images(
     from keras_mixers.data.damaged import naming_damaged
 
     check_classes(model, images.class_names)
-    pixels = model.pixels
-    mean, std = ((0.0,) * 3, (1 / 255,) * 3) if normalizes(model) else (pixels.mean, pixels.std)
-    batches = eval_batches(
-        images,
-        batch_size,
-        pixels.size,
-        mean=mean,
-        std=std,
-        crop_fraction=pixels.crop_fraction,
-        interpolation=pixels.interpolation,
-    )
+    batches = eval_batches(images, batch_size, model.pixels, normalize=not normalizes(model))
     top1, top5, loss, flipped = 0, 0, 0.0, 0
     with naming_damaged(images):
         for x, y in batches.as_numpy_iterator():
@@ -164,5 +154,10 @@ def _log_probabilities(model: keras.Model, batch: np.ndarray) -> np.ndarray:
     last = model.layers[-1]
     if isinstance(last, keras.layers.Softmax) or last.get_config().get("activation") in ("softmax", "sigmoid"):
         return np.log(np.maximum(outputs, np.finfo("float32").tiny))
-    outputs -= outputs.max(1, keepdims=True)
-    return outputs - np.log(np.exp(outputs).sum(1, keepdims=True))
+    return log_softmax(outputs)
+
+
+def log_softmax(logits: np.ndarray) -> np.ndarray:
+    """Returns the logarithms of the classes' probabilities, (images, classes), of their logits."""
+    logits = logits - logits.max(1, keepdims=True)
+    return logits - np.log(np.exp(logits).sum(1, keepdims=True))

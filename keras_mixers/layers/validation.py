@@ -61,6 +61,13 @@ def check_colors(name: str, value: object) -> tuple[float, float, float]:
     return tuple(float(number) for number in value)
 
 
+def check_std(std: object) -> tuple[float, float, float]:
+    """Returns standard deviations as three floats if there is one above 0 for each colour."""
+    if min(checked := check_colors("std", std)) <= 0:
+        raise ValueError(f"std must be above 0 for each colour, got std={std!r}.")
+    return checked
+
+
 def check_choice(name: str, value: object, choices: Sequence[object]) -> object:
     """Returns `value` if it is one of `choices`."""
     if value not in choices:

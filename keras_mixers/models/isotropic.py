@@ -176,7 +176,7 @@ def IsotropicMixer(
         rate = drop_path_rate * block / max(blocks - 1, 1) if has_residual else 0.0
         return factory(block, residual=has_residual, drop_path_rate=rate, name=f"block_{block}_{kind}", **shared)
 
-    # ImageSpec are normalised, and the mean over patches and the head computed, in full precision.
+    # Pixels are normalised, and the mean over patches and the head computed, in full precision.
     full = {"dtype": policy.variable_dtype}
     x = image = keras.Input(check_input_shape(input_shape, data_format), name="image")
     if preprocessing is not None:

@@ -10,7 +10,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -138,15 +138,7 @@ def fit(
         compile_model(model, recipe, batches_per_epoch)
         devices.prepare(model)
 
-        pixels = {"mean": recipe.pixels.mean, "std": recipe.pixels.std, "share": devices.share}
-        test = eval_batches(
-            test_images,
-            batch_size,
-            recipe.pixels.size,
-            crop_fraction=recipe.pixels.crop_fraction,
-            interpolation=recipe.pixels.interpolation,
-            **pixels,
-        )
+        test = eval_batches(test_images, batch_size, recipe.pixels, share=devices.share)
         test, test_steps = devices.repeated(test)
 
         position, notes = Position(), {"best": None, "start": start}
@@ -175,21 +167,21 @@ def fit(
             while position.epoch < recipe.epochs:
                 # An epoch that was broken off has fewer batches than the others, hence its own call of model.fit.
                 epochs = range(position.epoch, position.epoch + 1 if position.step else recipe.epochs)
-                size = recipe.pixels.size
+                spec = recipe.pixels
                 if recipe.early_size and position.epoch < recipe.epochs // 2:
                     epochs = range(epochs.start, min(epochs.stop, recipe.epochs // 2))
-                    size = recipe.early_size
+                    spec = replace(spec, size=recipe.early_size)
                 checkpoints.start = position
                 weights_kept = [KeepWeights()] if recipe.ema else []
                 batches = train_batches(
                     train_images,
                     batch_size,
-                    size,
+                    spec,
                     augmentation=recipe.augmentation,
                     seed=recipe.seed,
                     epochs=epochs,
                     first_batch=position.step,
-                    **pixels,
+                    share=devices.share,
                 )
                 model.fit(
                     devices.distributed(batches),

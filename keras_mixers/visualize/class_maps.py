@@ -11,6 +11,7 @@ import numpy as np
 from keras import ops
 
 from keras_mixers.inference.images import check_batch, is_channels_first, prepare_images
+from keras_mixers.inference.prediction import log_softmax
 from keras_mixers.layers.validation import check_positive_int
 from keras_mixers.models import feature_extractor
 from keras_mixers.models.network import Network
@@ -148,8 +149,7 @@ def class_maps(
     head, batch = _check(model, prepare_images(model, images))
     top = min(top, head.units)
     logits = _logits(model, batch)
-    probabilities = np.exp(logits - logits.max(1, keepdims=True))
-    probabilities /= probabilities.sum(1, keepdims=True)
+    probabilities = np.exp(log_softmax(logits))
     order = np.argsort(-logits, axis=1, kind="stable")[:, :top]
     maps_of = class_activation_map if layer is None else partial(grad_cam, layer=layer)
     maps = maps_of(model, batch.repeat(top, 0), order.ravel())

@@ -18,7 +18,7 @@ def test_gives_what_keras_computes(run, trained, photos):
     pixels = model.pixels
     metrics = ["accuracy", keras.metrics.TopKCategoricalAccuracy(2)]
     model.compile(loss=keras.losses.CategoricalCrossentropy(from_logits=True), metrics=metrics)
-    batches = eval_batches(load_folder(photos), 7, pixels.size, mean=pixels.mean, std=pixels.std)
+    batches = eval_batches(load_folder(photos), 7, pixels)
     loss, accuracy, _ = model.evaluate(batches, verbose=0)
     assert found == {
         "images": 24,

@@ -12,8 +12,8 @@ from PIL import Image
 import keras_mixers
 from keras_mixers.data import Images, load_folder
 from keras_mixers.inference import evaluate_images, load_trained, predict_images
-from keras_mixers.inference.images import read_image
 from keras_mixers.models import ImageSpec
+from keras_mixers.models.image_files import read_image
 
 PIXELS = ImageSpec(8, mean=(0.5, 0.4, 0.3), std=(0.25, 0.2, 0.3), crop_fraction=0.8)
 PHOTOGRAPHS, LABELS = colored(12, 20)
@@ -160,7 +160,7 @@ def test_names_a_damaged_image(cut, tmp_path):
         ("dog.jpg", ValueError, r"images must be a list of at least one image, got images='dog.jpg'"),
         (["dog.jpg"], FileNotFoundError, r"There is no image at 'dog.jpg'"),
         (["."], ValueError, r"The image '.' cannot be read: Is a directory"),
-        ([np.full((8, 8, 3), 300)], ValueError, r"ImageSpec must lie from 0 to 255, got 300 to 300"),
+        ([np.full((8, 8, 3), 300)], ValueError, r"Pixels must lie from 0 to 255, got 300 to 300"),
     ],
     ids=str,
 )
