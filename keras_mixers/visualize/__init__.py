@@ -6,7 +6,7 @@ from keras_mixers.visualize.costs import accuracy_against_cost, savings
 from keras_mixers.visualize.feature_maps import feature_maps
 from keras_mixers.visualize.kernels import depthwise_kernels, patch_embedding
 from keras_mixers.visualize.page import write_page
-from keras_mixers.visualize.training_curves import training_curves
+from keras_mixers.training.curves import training_curves
 
 __all__ = [
     "accuracy_against_cost",

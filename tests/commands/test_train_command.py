@@ -19,7 +19,7 @@ pytestmark = pytest.mark.backend_independent
 def test_trains_on_images_of_ones_own(run, train_arguments, tmp_path):
     out = run(*train_arguments(tmp_path / "run"))
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
-    assert out == f"Test accuracy {100 * metrics['test_accuracy']:.2f} %: {tmp_path / 'run'}\n"
+    assert out == f"Test accuracy {100 * metrics['top1']:.2f} %: {tmp_path / 'run'}\n"
     recipe = Recipe.from_json(metrics["recipe"])
     assert (recipe.dataset, recipe.epochs, recipe.batch_size, recipe.learning_rate) == ("folder", 3, 8, 0.02)
     assert (recipe.augmentation, recipe.pixels.size) == (Augmentation(flip=True), 16)
