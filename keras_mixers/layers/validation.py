@@ -71,15 +71,15 @@ def check_choice(name: str, value: object, choices: Sequence[object]) -> object:
     return value
 
 
-def did_you_mean(name: object, known: Iterable[str], prefix: str = "") -> str:
-    """Returns the end of a refusal: the nearest of the known names, each after `prefix`, or all if none is near.
+def did_you_mean(name: object, known: Iterable[str], prefix: str = "", count: int = 3) -> str:
+    """Returns the end of a refusal: the `count` nearest of the known names, after `prefix`, or all if none is near.
 
     Example:
         >>> did_you_mean("epoch", ["epochs", "seed"])
         "did you mean 'epochs'?"
     """
     known = list(known)
-    near = difflib.get_close_matches(str(name), known, n=3, cutoff=0.4)
+    near = difflib.get_close_matches(str(name), known, n=count, cutoff=0.4)
     if near:
         return f"did you mean {' or '.join(repr(prefix + other) for other in near)}?"
     return f"there are {', '.join(prefix + other for other in known)}."

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from keras_mixers.training.devices import join_processes
     from keras_mixers.training.recipe import Recipe
     from keras_mixers.training.recipes import RECIPES, get_recipe
-    from keras_mixers.training.reproduction import reproduce
     from keras_mixers.training.report import Run
+    from keras_mixers.training.reproduction import reproduce
     from keras_mixers.training.run import fit
 
 # These import TensorFlow, which feeds the images: only once they are asked for.

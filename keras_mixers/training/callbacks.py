@@ -1,7 +1,7 @@
 """What a run does beside training: it keeps checkpoints and the best network, and stops a loss that is not a number.
 
-Keras hands the loss to `on_train_batch_end` as a number, so a callback with that method has the host wait for the device
-at each step. These look before a batch instead, where nothing waits, and read the loss only when they need it.
+Keras hands the loss to `on_train_batch_end` as a number, so a callback with that method makes the host wait for the
+device at each step. These look before a batch instead, where nothing waits, and read the loss only when they need it.
 """
 
 import math
@@ -153,23 +153,21 @@ class Checkpoints(keras.callbacks.Callback):
 
 
 class RestoreMetrics(keras.callbacks.Callback):
-    """Gives the metrics of an interrupted epoch the sums that they had, when the epoch is resumed."""
+    """Gives the metrics of an interrupted epoch the sums that they had; for the one epoch that is resumed."""
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         super().__init__()
         self.checkpoint = checkpoint
 
     def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
-        if self.checkpoint.position.step:  # TensorFlow has no metrics before it has seen a batch
-            image, label = (
-                np.zeros([1, *(size or 32 for size in shape[1:])], "float32")
-                for shape in (self.model.input_shape, self.model.output_shape)
-            )
-            self.model.test_on_batch(image, label)
+        image, label = (
+            np.zeros([1, *(size or 32 for size in shape[1:])], "float32")
+            for shape in (self.model.input_shape, self.model.output_shape)
+        )
+        self.model.test_on_batch(image, label)  # TensorFlow has no metrics before it has seen a batch
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        if self.checkpoint.position.step and epoch == self.checkpoint.position.epoch:
-            self.checkpoint.restore_metrics(self.model)
+        self.checkpoint.restore_metrics(self.model)
 
 
 class KeepBest(keras.callbacks.Callback):

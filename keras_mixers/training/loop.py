@@ -1,6 +1,7 @@
 """The epochs of a run: one call of `model.fit` where nothing changes between them."""
 
 import sys
+from collections.abc import Sequence
 
 import keras
 
@@ -16,7 +17,7 @@ from keras_mixers.training.progress import Progress
 def train(
     run: Prepared,
     checkpoint_minutes: float = 15,
-    callbacks: list[keras.callbacks.Callback] | tuple[keras.callbacks.Callback, ...] = (),
+    callbacks: Sequence[keras.callbacks.Callback] = (),
     verbose: bool = False,
 ) -> None:
     """Trains a network from where it stands to its last epoch, as `fit` explains."""
@@ -36,12 +37,11 @@ def train(
         watching.append(Progress(images, batches, recipe.epochs, position, devices.within_epochs))
         if position.epoch < recipe.epochs:
             print(first_line(run), file=sys.stderr, flush=True)
-    if run.checkpoint:
-        watching.append(RestoreMetrics(run.checkpoint))
 
     with checkpoints.stopping_when_asked():
         while position.epoch < recipe.epochs:
             epochs, size = next_epochs(run, position)
+            resumed = [RestoreMetrics(run.checkpoint)] if position.step else []
             kept = [KeepWeights()] if recipe.ema else []
             batches = train_batches(
                 run.train_images,
@@ -62,7 +62,7 @@ def train(
                 initial_epoch=epochs.start,
                 epochs=epochs.stop,
                 steps_per_epoch=run.batches_per_epoch - position.step,
-                callbacks=[*watching, checkpoints, *kept, *callbacks],
+                callbacks=[*resumed, *watching, checkpoints, *kept, *callbacks],
                 shuffle=False,  # train_batches has shuffled them; Keras would warn that it cannot
                 verbose=0,
             )

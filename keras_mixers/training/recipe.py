@@ -118,7 +118,7 @@ class Recipe:
             if name not in known:
                 raise ValueError(
                     f"{self.model!r} has no argument {name!r} that a recipe may set; "
-                    f"{did_you_mean(name, known, 'model_arguments.')}"
+                    f"{did_you_mean(name, known, 'model_arguments.', 1)}"
                 )
         if self.early_size is not None and check_positive_int("early_size", self.early_size) >= self.pixels.size:
             raise ValueError(
@@ -140,10 +140,10 @@ class Recipe:
         """Returns this recipe with some fields changed.
 
         Args:
-            settings: new values by field. A `dataset` of the table `keras_mixers.data.DATASETS` brings its splits and
-                statistics along, which later settings may change. `augmentation.flip`, `pixels.size` and `model_arguments.dim` name parts of
-                fields. Values may be text, as on a command line: what Python would read as a number, tuple, None or
-                truth value is one.
+            settings: new values by field; `augmentation.flip`, `pixels.size` and `model_arguments.dim` name parts of
+                fields. A `dataset` of the table `keras_mixers.data.DATASETS` brings its splits and statistics along,
+                which later settings may change. Values may be text, as on a command line: what Python would read as
+                a number, tuple, None or truth value is one.
 
         Raises:
             ValueError: if there is no such field, with the nearest, or a value is not allowed.
@@ -192,7 +192,7 @@ def _changed(part: Any, name: str, value: Any, whole_name: str) -> Any:
     known = [field.name for field in fields(part)]
     if first not in known:
         outer = whole_name.removesuffix(name)
-        raise ValueError(f"A recipe has no {whole_name!r}; {did_you_mean(first, known, outer)}")
+        raise ValueError(f"A recipe has no {whole_name!r}; {did_you_mean(first, known, outer, 1)}")
     if rest:
         inner = getattr(part, first)
         if not (is_dataclass(inner) or isinstance(inner, Mapping)):

@@ -35,9 +35,7 @@ _CIFAR10_CONVMIXER = _recipe(
     "convmixer_256_8_p2_k5", "cifar10", SPLITMIXER_AUGMENTATION, epochs=25, published=92.60,
     source="ConvMixer's authors",
 )  # fmt: skip
-_CIFAR10 = _recipe(
-    "splitmixer_i_256_8", "cifar10", SPLITMIXER_AUGMENTATION, pixels=CIFAR10_SPLITMIXER, clip_norm=1.0
-)
+_CIFAR10 = _recipe("splitmixer_i_256_8", "cifar10", SPLITMIXER_AUGMENTATION, pixels=CIFAR10_SPLITMIXER, clip_norm=1.0)
 _CIFAR100 = _recipe(
     "splitmixer_i_256_8", "cifar100", SPLITMIXER_AUGMENTATION, clip_norm=1.0, model_arguments={"num_classes": 100}
 )

@@ -114,8 +114,7 @@ def test_a_run_resumes_from_a_checkpoint_within_an_epoch(changes, unbroken, tmp_
 
 def test_a_killed_process_is_gone_on_from(unbroken, tmp_path):
     code = (
-        "import os, signal; from pathlib import Path; from keras.src.callbacks.callback_list import CallbackList
-from small_run import train; from test_run import BreakOff; "
+        "import os, signal; from pathlib import Path; from small_run import train; from test_run import BreakOff; "
         f"train(Path({str(tmp_path / 'run')!r}), "
         "callbacks=[BreakOff(2, 1, lambda: os.kill(os.getpid(), signal.SIGKILL))])"
     )
@@ -130,7 +129,9 @@ from small_run import train; from test_run import BreakOff; "
 def test_sigterm_writes_a_checkpoint_and_says_so(unbroken, tmp_path):
     before = signal.getsignal(signal.SIGTERM)
     stop = BreakOff(1, 1, lambda: os.kill(os.getpid(), signal.SIGTERM))
-    with pytest.raises(SystemExit, match=r"Stopped in epoch 2 after 2 batches; --resume continues from .*0001_step_0000"):
+    with pytest.raises(
+        SystemExit, match=r"Stopped in epoch 2 after 2 batches; --resume continues from .*0001_step_0000"
+    ):
         train(tmp_path / "run", callbacks=[stop])
     assert signal.getsignal(signal.SIGTERM) is before
     assert_same_curve(train(tmp_path / "run", resume=True), unbroken)

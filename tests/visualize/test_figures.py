@@ -175,9 +175,7 @@ def test_points_are_the_published_networks_and_our_runs(tmp_path):
     assert ("splitmixer_i_256_8", 65_219_072, 93.91) in {(point.model, point.cost, point.top1) for point in points}
     assert {point.family for point in points} == set(visualize.costs.FAMILIES)
     assert not any(point.ours for point in points)
-    assert {published.dataset for preset in PRESETS.values() for published in preset.published} == set(
-        DATASETS
-    )
+    assert {published.dataset for preset in PRESETS.values() for published in preset.published} == set(DATASETS)
     for recipe, changes, model, parameters, top1 in (
         ("cifar10_splitmixer_i", "", "splitmixer_i_256_8", 275_834, 93.5),
         ("cifar10_splitmixer_i", "epochs=1", "splitmixer_i_256_8", 275_834, 40.0),
