@@ -2,7 +2,7 @@
 
     python docs/scripts/exports.py --data-dir ~/tensorflow_datasets runs/splitmixer_i/model.keras runs/...
 
-writes export.csv beside this file. The networks are those that `train cifar10_splitmixer_i` and
+writes docs/results/export.csv. The networks are those that `train cifar10_splitmixer_i` and
 `train cifar10_convmixer` save; each export is compared with its network on 2,000 test images of CIFAR-10, and 200
 training images are the representative data of int8. `--format onnx` does so for one format and keeps the other rows;
 `--table` prints the CSV in Markdown.

@@ -2,7 +2,7 @@
 
     KERAS_BACKEND=tensorflow python docs/scripts/litert.py
 
-writes litert.csv beside this file and prints it in Markdown: milliseconds for one image of 32 x 32 pixels, the median
+writes docs/results/litert.csv and prints it in Markdown: milliseconds for one image of 32 x 32 pixels, the median
 of rounds in which all networks take turns, and the operations of each. Weights do not matter here: they are random,
 norms included.
 """

@@ -8,8 +8,9 @@ import keras
 import numpy as np
 
 from keras_mixers.benchmark.peers import PEERS, check_kimm, keras_network, kimm_network, sizes_of, torch_network
-from keras_mixers.benchmark.tasks import DTYPE_POLICIES, Task
+from keras_mixers.benchmark.tasks import Task
 from keras_mixers.layers.device import device
+from keras_mixers.layers.validation import DTYPE_POLICIES
 from keras_mixers.models import create_model, get_preset
 from keras_mixers.training import AdamW
 

@@ -103,9 +103,9 @@ def evaluate_images(
             the plain one.
 
     Returns:
-        The number of `"images"`, the shares of them whose class is the most probable one, `"top-1"`, or among the
-        five most probable ones, `"top-5"`, and the mean cross-entropy, `"loss"`. With `flip` also `"top-1 flipped"`:
-        the share for the mean of both probabilities' logarithms.
+        The number of `"images"`, the shares of them, from 0 to 1, whose class is the most probable one, `"top1"`, or
+        among the five most probable ones, `"top5"`, and the mean cross-entropy, `"loss"`. With `flip` also
+        `"top1_flipped"`: the share for the mean of both probabilities' logarithms.
 
     Raises:
         ValueError: if the images have other classes, or one of them cannot be read.
@@ -129,11 +129,11 @@ def evaluate_images(
                 flipped += int(((log_probabilities + mirrored).argmax(1) == labels).sum())
     found = {
         "images": images.count,
-        "top-1": top1 / images.count,
-        "top-5": top5 / images.count,
+        "top1": top1 / images.count,
+        "top5": top5 / images.count,
         "loss": loss / images.count,
     }
-    return {**found, "top-1 flipped": flipped / images.count} if flip else found
+    return {**found, "top1_flipped": flipped / images.count} if flip else found
 
 
 def check_classes(model: keras.Model, class_names: Sequence[str]) -> None:

@@ -1,12 +1,15 @@
 """Arguments are checked before any work is done, and each refusal is one sentence: argument, value, remedy."""
 
+import difflib
 import math
 import numbers
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import keras
 
 DATA_FORMATS = ("channels_last", "channels_first")
+# Keras's dtype policy for each precision that recipes and benchmarks take.
+DTYPE_POLICIES = {"float32": "float32", "float16": "mixed_float16", "bfloat16": "mixed_bfloat16"}
 
 
 class ImageError(ValueError):
@@ -73,6 +76,20 @@ def check_choice(name: str, value: object, choices: Sequence[object]) -> object:
     if value not in choices:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {name}={value!r}.")
     return value
+
+
+def did_you_mean(name: object, known: Iterable[str], prefix: str = "", count: int = 3) -> str:
+    """Returns the end of a refusal: the `count` nearest of the known names, after `prefix`, or all if none is near.
+
+    Example:
+        >>> did_you_mean("epoch", ["epochs", "seed"])
+        "did you mean 'epochs'?"
+    """
+    known = list(known)
+    near = difflib.get_close_matches(str(name), known, n=count, cutoff=0.4)
+    if near:
+        return f"did you mean {' or '.join(repr(prefix + other) for other in near)}?"
+    return f"there are {', '.join(prefix + other for other in known)}."
 
 
 def check_activation(activation: str | Callable | None) -> Callable:

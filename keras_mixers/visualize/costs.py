@@ -1,6 +1,5 @@
 """What networks reach against what they cost, and what the papers' mixers save."""
 
-import csv
 import functools
 import math
 import re
@@ -12,10 +11,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from keras_mixers import layers
+from keras_mixers.data.datasets import DATASETS
 from keras_mixers.layers.validation import check_choice, check_positive_int
 from keras_mixers.models import create_model, get_preset
 from keras_mixers.models.presets import PRESETS
 from keras_mixers.profiling import Profile, profile, without_values
+from keras_mixers.training.results import read_results
 from keras_mixers.visualize.style import BLACK, BLUE, GREEN, ORANGE, PURPLE, SKY, VERMILION, YELLOW, new_figure, saved
 
 if TYPE_CHECKING:
@@ -32,8 +33,6 @@ FAMILIES = {
     "SplitMixer-V": ("splitmixer_v_", PURPLE, "P"),
     "3D convolution": ("stridemixer_", SKY, "X"),
 }
-# The data sets of the papers, and how many classes they have.
-CLASSES = {"cifar10": 10, "cifar100": 100, "flowers102": 102, "food101": 101, "imagenet": 1000}
 
 
 @dataclass(frozen=True)
@@ -73,40 +72,24 @@ def accuracy_points(dataset: str = "cifar10", cost: str = "params", results: str
         >>> [(point.family, point.top1) for point in points][:2]
         [('ConvMixer', 74.59), ('SplitMixer-I', 73.56)]
     """
-    check_choice("dataset", dataset, tuple(CLASSES))
+    check_choice("dataset", dataset, tuple(DATASETS))
     check_choice("cost", cost, tuple(COSTS))
+    classes = DATASETS[dataset].num_classes
     points = [
-        Point(name, _family(name), getattr(_profile(name, CLASSES[dataset]), cost), published.top1)
+        Point(name, _family(name), getattr(_profile(name, classes), cost), published.top1)
         for name, preset in PRESETS.items()
         for published in preset.published
         if published.dataset == dataset
     ]
-    if results is not None:
-        with Path(results).open(newline="") as file:
-            reader = csv.DictReader(file)
-            missing = {"recipe", "changes", "model", "parameters", "top1"} - set(reader.fieldnames or ())
-            if missing:
-                raise ValueError(
-                    f"results must be a CSV that reproduce wrote, but {str(results)!r} has no "
-                    f"{', '.join(sorted(missing))}."
-                )
-            rows = [
-                row
-                for row in reader
-                if row["recipe"].startswith(f"{dataset}_") and re.fullmatch(r"(precision=\w+)?", row["changes"])
-            ]
-        # A recipe in small has another network than the one of its name: its parameters tell.
-        rows = [row for row in rows if int(row["parameters"]) == _profile(row["model"], CLASSES[dataset]).params]
-        points += [
-            Point(
-                row["model"],
-                _family(row["model"]),
-                getattr(_profile(row["model"], CLASSES[dataset]), cost),
-                float(row["top1"]),
-                ours=True,
-            )
-            for row in rows
-        ]
+    if results is None:
+        return points
+    if not Path(results).exists():
+        raise FileNotFoundError(f"There are no results in {str(results)!r}; reproduce writes them there.")
+    for row in read_results(results):
+        if row.recipe.startswith(f"{dataset}_") and re.fullmatch(r"(precision=\w+)?", row.changes):
+            counts = _profile(row.model, classes)
+            if row.parameters == counts.params:  # a recipe in small has another network than the one of its name
+                points.append(Point(row.model, _family(row.model), getattr(counts, cost), row.top1, ours=True))
     return points
 
 

@@ -11,11 +11,11 @@ import keras
 
 from keras_mixers.inference.images import prepare_images
 from keras_mixers.profiling import Profile, profile
+from keras_mixers.training.curves import training_curves
 from keras_mixers.visualize.channel_reach import channel_reach
 from keras_mixers.visualize.class_maps import class_maps
 from keras_mixers.visualize.feature_maps import feature_maps
 from keras_mixers.visualize.kernels import depthwise_kernels, patch_embedding
-from keras_mixers.visualize.training_curves import training_curves
 
 STYLE = """
 body { max-width: 75rem; margin: 2rem auto; padding: 0 1rem; color: #222; font: 1rem/1.5 system-ui, sans-serif; }

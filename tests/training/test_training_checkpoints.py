@@ -87,6 +87,6 @@ def test_refuses_another_model(model, tmp_path):
     other = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
     other.compile("adam", "mse")
     with pytest.raises(
-        ValueError, match=r"is of another model: it has 6 variables, .* and this one 2; resume with the recipe"
+        ValueError, match=r"is of another model: it has 6 variables and this one 2, .* resume with the recipe"
     ):
         last_checkpoint(tmp_path).restore(other)
