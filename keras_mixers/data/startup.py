@@ -3,7 +3,7 @@
 import importlib.util
 import warnings
 
-import keras
+from keras_mixers import backends
 
 
 def require(*packages: str) -> None:
@@ -32,4 +32,4 @@ def leave_gpus_to(backend: str) -> None:
 
 
 require("tensorflow", "tensorflow_datasets", "importlib_resources")
-leave_gpus_to(keras.backend.backend())
+leave_gpus_to(backends.NAME)

@@ -7,8 +7,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-import keras
-
+from keras_mixers import backends
 from keras_mixers.environment import describe_environment
 from keras_mixers.training.devices import find_devices
 from keras_mixers.training.recipes import RECIPES, get_recipe
@@ -106,9 +105,9 @@ def reproduce(
     wanted = []
     for name, recipe in recipes.items():
         done = {(result.recipe, result.changes, result.backend.split()[0]): result for result in read_results(results)}
-        result = done.get((name, written, keras.backend.backend()))
+        result = done.get((name, written, backends.NAME))
         if result is None:
-            folder = run_folder(name, written, keras.backend.backend())
+            folder = run_folder(name, written, backends.NAME)
             run = fit(recipe, output_dir=Path(output_dir) / folder, resume=True, **fit_arguments)
             result = Result(
                 recipe=name,
@@ -165,7 +164,7 @@ def _result(path: Path, row: Mapping[str, str]) -> Result:
 def _command(name: str, changes: Mapping[str, Any]) -> str:
     setting = ["--set", *(f"{field}={value}" for field, value in changes.items())] if changes else []
     command = shlex.join(["python", "-m", "keras_mixers", "reproduce", name, *setting])
-    return f"KERAS_BACKEND={keras.backend.backend()} {command}"
+    return f"KERAS_BACKEND={backends.NAME} {command}"
 
 
 def add_result(path: str | Path, result: Result) -> None:

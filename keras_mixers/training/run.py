@@ -18,6 +18,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_mixers import backends
 from keras_mixers.data import Images, eval_batches, load_tfds, train_batches
 from keras_mixers.environment import describe_environment
 from keras_mixers.models import create_model
@@ -26,7 +27,6 @@ from keras_mixers.training.callbacks import KeepBest, KeepWeights, StopAtNonFini
 from keras_mixers.training.checkpoints import Checkpoint, Checkpoints, Position, last_checkpoint
 from keras_mixers.training.devices import Devices, find_devices
 from keras_mixers.training.history import HistoryWriter, read_history
-from keras_mixers.training.memory import keep_memory
 from keras_mixers.training.progress import Progress
 from keras_mixers.training.recipe import OPTIMIZERS, Recipe
 from keras_mixers.training.recipes import get_recipe
@@ -128,7 +128,7 @@ def fit(
         if checkpoint is not None:
             check_same_start(directory, checkpoint.notes.get("start"), start)
 
-        keep_memory()
+        backends.keep_memory()
         keras.utils.set_random_seed(recipe.seed)
         model = make_model(recipe, train_images.class_names, weights)
         if recipe.whitening:
