@@ -17,7 +17,7 @@ DOCS = ROOT / "docs"
 def ratios():
     """Give (backend, model, mode) -> ratio to plain Keras and to the fastest eager PyTorch, from the CSV."""
     found = {}
-    with (DOCS / "scripts" / "cpu.csv").open(newline="") as file:
+    with (DOCS / "benchmarks" / "cpu.csv").open(newline="") as file:
         for row in csv.DictReader(file):
             found.setdefault((row["backend"], row["model"], row["mode"]), {})[row["subject"]] = row
     return {key: (float(rows["keras"]["ours_to_this"]), fastest(rows)) for key, rows in found.items()}
@@ -53,12 +53,12 @@ def test_the_readmes_ratios_are_the_csvs():
 
 
 def test_no_run_was_disturbed():
-    with (DOCS / "scripts" / "cpu.csv").open(newline="") as file:
+    with (DOCS / "benchmarks" / "cpu.csv").open(newline="") as file:
         assert all(float(row["load_of_others"]) < 0.1 * int(row["machine_cores"]) for row in csv.DictReader(file))
 
 
 def rows_of(name):
-    with (DOCS / "scripts" / f"{name}.csv").open(newline="") as file:
+    with (DOCS / "benchmarks" / f"{name}.csv").open(newline="") as file:
         return [*csv.DictReader(file)]
 
 
