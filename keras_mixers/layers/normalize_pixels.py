@@ -1,4 +1,4 @@
-"""ImageSpec become what a network was trained on."""
+"""Pixels from 0 to 255 become what a network was trained on."""
 
 from collections.abc import Sequence
 from typing import Any
