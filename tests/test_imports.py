@@ -7,17 +7,15 @@ import sys
 from pathlib import Path
 
 import keras
-import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "keras_mixers"
 # The rooms from the lowest to the highest, and what each imports of those below: exactly this.
-ROOMS = {
-}
+ROOMS = {}
 
 
 def imported_rooms(path):
-    """The rooms that a file imports anything of: `from keras_mixers.layers import x` as well as `from keras_mixers import layers`."""
+    """The rooms that a file imports, also by `from keras_mixers import layers`."""
     rooms = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom):

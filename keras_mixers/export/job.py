@@ -17,9 +17,9 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_mixers import backends
 from keras_mixers.export.formats import FORMATS
 from keras_mixers.export.runtimes import latency, run_in_batches
-from keras_mixers.layers.device import device
 
 
 class ExportError(RuntimeError):
@@ -73,13 +73,13 @@ class Job:
             ExportError: if the format cannot be written or opened.
         """
         backend = FORMATS[self.format].backend
-        if backend in (None, keras.backend.backend()) and device() == "cpu":
+        if backend in (None, backends.NAME) and backends.device() == "cpu":
             return self.write_and_run(model)
         (self.folder / "job.json").write_text(json.dumps({**asdict(self), "folder": str(self.folder)}))
         model.save(self.folder / "model.keras")
         # Writing takes no accelerator, and must not take the memory of one from the backend that runs.
         on_cpu = {"CUDA_VISIBLE_DEVICES": "", "JAX_PLATFORMS": "cpu", "KERAS_TORCH_DEVICE": "cpu"}
-        environment = {**os.environ, **on_cpu, "KERAS_BACKEND": backend or keras.backend.backend()}
+        environment = {**os.environ, **on_cpu, "KERAS_BACKEND": backend or backends.NAME}
         if backend == "tensorflow":  # the command line switches oneDNN off where TensorFlow only feeds the images
             environment.pop("TF_ENABLE_ONEDNN_OPTS", None)
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
@@ -132,7 +132,7 @@ def main(folder: str) -> int:
             reason = unknown[0] if unknown else str(error).splitlines()[0].rstrip(".")
             raise ExportError(
                 f"The process that writes {job.format} cannot load the network ({reason}); set "
-                f"KERAS_BACKEND={keras.backend.backend()} and export it where its classes are known."
+                f"KERAS_BACKEND={backends.NAME} and export it where its classes are known."
             ) from error
         outputs, seconds = job.write_and_run(model)
     except ExportError as error:

@@ -6,8 +6,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_mixers.layers.bias import add_bias
-from keras_mixers.layers.in_place import in_place
+from keras_mixers import backends
 from keras_mixers.layers.mixing_layer import MixingLayer
 from keras_mixers.layers.validation import check_block, check_keras, check_positive_int, check_ratio
 
@@ -27,11 +26,7 @@ class PointwiseConvolution(keras.layers.Dense):
         self.input_spec = None  # Dense would look for the channels on the last axis
 
     def call(self, x: Any) -> Any:
-        if self.data_format == "channels_last":
-            # As one matrix: TensorFlow's gradient of a product with more axes takes three times as long.
-            *positions, channels = ops.shape(x)
-            return ops.reshape(self._multiply(ops.reshape(x, (-1, channels))), (*positions, self.units))
-        return add_bias(ops.einsum("bihw,io->bohw", x, self.kernel), self.bias, self.data_format)
+        return backends.pointwise_conv(x, self.kernel, self.bias, self.data_format)
 
     def quantize(self, mode: str | None = None, type_check: bool = True, config: Any = None) -> None:
         check_keras("Quantisation of a mixer", (3, 12))
@@ -44,20 +39,6 @@ class PointwiseConvolution(keras.layers.Dense):
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "data_format": self.data_format}
-
-    def write(self, x: Any, target: Any) -> None:
-        """Computes the convolution of `x` into `target`, on PyTorch; both may be slices of wider feature maps."""
-        import torch
-
-        bias, kernel = ops.convert_to_tensor(self.bias), ops.convert_to_tensor(self.kernel)
-        torch.addmm(bias, x.reshape(-1, x.shape[-1]), kernel, out=target.view(-1, self.units))
-
-    def _multiply(self, matrix: Any) -> Any:
-        if keras.backend.backend() != "torch":
-            return super().call(matrix)
-        import torch
-
-        return torch.addmm(ops.convert_to_tensor(self.bias), matrix, ops.convert_to_tensor(self.kernel))
 
 
 class PointwiseMixer(MixingLayer):
@@ -75,33 +56,18 @@ class PointwiseMixer(MixingLayer):
         return convolution
 
     def split(self, x: Any, *positions: int) -> list[Any]:
-        """Cuts the channels at `positions`, with ops.split: slices become gathers on JAX, which LiteRT rejects."""
+        """Cuts the channels at those positions that are inside."""
         channels = int(x.shape[self.channel_axis])  # a tensor where PyTorch traces
-        inner = [position for position in positions if 0 < position < channels]
-        if keras.backend.backend() == "torch":
-            # Keras makes a tensor of the positions, and torch.export then knows no widths.
-            return list(x.split([stop - start for start, stop in pairwise([0, *inner, channels])], self.channel_axis))
-        return list(ops.split(x, inner, axis=self.channel_axis)) if inner else [x]
+        return backends.split(x, [p for p in positions if 0 < p < channels], self.channel_axis)
 
     def join(self, parts: list[Any]) -> Any:
-        return ops.concatenate(parts, axis=self.channel_axis) if len(parts) > 1 else parts[0]
+        return backends.join(parts, self.channel_axis)
 
     def mix_spans(self, x: Any, convolutions: dict[Span, PointwiseConvolution]) -> Any:
         """Convolves the channels of some spans, which lie in order, and leaves the others as they are."""
         bounds = sorted({0, int(x.shape[self.channel_axis]), *chain(*convolutions)})
-        spans = list(pairwise(bounds))
-        parts = zip(spans, self.split(x, *bounds[1:-1]), strict=True)
-        is_quantized = any(convolution.quantization_mode for convolution in convolutions.values())
-        if is_quantized or not (in_place() and self.data_format == "channels_last"):
-            return self.join([convolutions[span](part) if span in convolutions else part for span, part in parts])
-        mixed = x.new_empty(x.shape)
-        for (start, stop), part in parts:
-            target = mixed[..., start:stop]
-            if (start, stop) in convolutions:
-                convolutions[start, stop].write(part, target)
-            else:
-                target.copy_(part)
-        return mixed
+        parts = dict(zip(pairwise(bounds), self.split(x, *bounds), strict=True))
+        return backends.mix_spans(parts, convolutions, self.channel_axis)
 
     def channel_shuffle(self, x: Any, groups: int) -> Any:
         """Channel shuffle: moves channel c of group g to place c * groups + g."""

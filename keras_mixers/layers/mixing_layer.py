@@ -10,8 +10,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_mixers.layers.activation import compiles_gelu, fastest
-from keras_mixers.layers.in_place import in_place
+from keras_mixers import backends
 from keras_mixers.layers.normalization import BatchNormalization, ChannelNormalization
 from keras_mixers.layers.validation import (
     check_activation,
@@ -100,19 +99,7 @@ class PostNormLayer(keras.layers.Layer):
         self, x: Any, norm: keras.layers.Layer | None, training: bool | None, residual: Any | None = None
     ) -> Any:
         """Computes `N(σ{x})`, or `N(σ{x}) + residual`, and may overwrite x."""
-        scales = isinstance(norm, BatchNormalization) and norm.in_one_product(training)
-        if scales and compiles_gelu(self.activation):
-            from keras_mixers.layers.gelu_on_tensorflow import gelu_norm_and_residual
-
-            return gelu_norm_and_residual(x, *norm.scale_and_shift(), residual)
-        x = fastest(self.activation)(x)
-        if scales and in_place():
-            x = norm.scale_in_place(x)
-        elif norm is not None:
-            x = norm(x, training=training)
-        if residual is None:
-            return x
-        return x.add_(residual) if in_place() else ops.add(x, residual)
+        return backends.post_norm(x, self.activation, norm, training, residual)
 
     def get_config(self) -> dict[str, Any]:
         return {

@@ -8,13 +8,13 @@ from typing import Any
 
 import keras
 
+from keras_mixers import backends
 from keras_mixers.data import Images, eval_batches, load_tfds
 from keras_mixers.models import create_model
 from keras_mixers.optimizers import OPTIMIZERS, SCHEDULES
 from keras_mixers.training.checkpoints import Checkpoint, Position, last_checkpoint
 from keras_mixers.training.devices import Devices
 from keras_mixers.training.folder import check_same_start
-from keras_mixers.training.memory import keep_memory
 from keras_mixers.training.recipe import Recipe
 from keras_mixers.training.whitening import whiten_patches
 
@@ -91,7 +91,7 @@ def prepare(
         check_same_start(directory, checkpoint.notes.get("start"), start)
         notes |= checkpoint.notes
 
-    keep_memory()
+    backends.keep_memory()
     keras.utils.set_random_seed(recipe.seed)
     model = make_model(recipe, train_images.class_names, weights)
     if recipe.whitening:
