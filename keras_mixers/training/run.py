@@ -12,6 +12,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from importlib.util import find_spec
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -433,15 +434,12 @@ def make_model(recipe: Recipe, class_names: Sequence[str], weights: str | Path |
 
 
 def freeze_blocks(model: keras.Model, blocks: int) -> None:
-    """Keeps the weights of the embedding and of so many blocks as they are, their norms' statistics too."""
-    names = [layer.name for layer in model.layers]
-    known = sum(name.startswith("block_") for name in names) // 2
+    """Keeps the weights of the embedding and of the first `blocks` blocks, their norms' statistics too."""
+    known = len(model.blocks)
     if not isinstance(blocks, int) or not 0 <= blocks <= known:
         raise ValueError(f"freeze must be a number of blocks from 0 to {known}, got freeze={blocks!r}.")
-    frozen = {f"block_{i}_{kind}" for i in range(blocks) for kind in ("spatial", "channel")}
-    for layer in model.layers if blocks else ():
-        if layer.name in {"patch_embed", *frozen}:
-            layer.trainable = False
+    for layer in [model.embedding, *chain(*model.blocks[:blocks])] if blocks else ():
+        layer.trainable = False
 
 
 def compile_model(model: keras.Model, recipe: Recipe, batches_per_epoch: int) -> None:
