@@ -72,8 +72,8 @@ def sizes_of(name: str) -> Sizes:
             f"Peers are written for ConvMixer and SplitMixerI, got {name!r}, which {preset.builder.__name__} makes; "
             "it is measured by itself."
         )
-    sizes = dict(preset.arguments)
-    return Sizes(blocks=sizes.pop("depth" if preset.builder is ConvMixer else "blocks"), **sizes)
+    others = {name: value for name, value in preset.arguments.items() if name != preset.builder.blocks_argument}
+    return Sizes(blocks=preset.blocks, **others)
 
 
 def check_peer(peer: str) -> str:

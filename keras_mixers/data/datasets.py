@@ -16,7 +16,6 @@ class Dataset:
     Attributes:
         name: what recipes, published accuracies and weights call it.
         tfds: its name in TFDS.
-        num_classes: number of classes.
         pixels: size and statistics of its images.
         train_split: TFDS split to train on.
         test_split: TFDS split to evaluate.
@@ -24,7 +23,6 @@ class Dataset:
 
     name: str
     tfds: str
-    num_classes: int
     pixels: ImageSpec
     train_split: str = "train"
     test_split: str = "test"
@@ -33,14 +31,12 @@ class Dataset:
 DATASETS = {
     row.name: row
     for row in (
-        Dataset("cifar10", "cifar10", 10, CIFAR10),
-        Dataset(
-            "cifar100", "cifar100", 100, ImageSpec(32, mean=(0.5071, 0.4867, 0.4408), std=(0.2675, 0.2565, 0.2761))
-        ),
+        Dataset("cifar10", "cifar10", CIFAR10),
+        Dataset("cifar100", "cifar100", ImageSpec(32, mean=(0.5071, 0.4867, 0.4408), std=(0.2675, 0.2565, 0.2761))),
         # Photographs: evaluation resizes to 230 pixels, as training does, and takes the centre.
-        Dataset("flowers102", "oxford_flowers102", 102, replace(FLOWERS102, crop_fraction=0.9739)),
-        Dataset("food101", "food101", 101, replace(IMAGENET, crop_fraction=0.9739), test_split="validation"),
-        Dataset("imagenet", "imagenet2012", 1000, IMAGENET, test_split="validation"),
+        Dataset("flowers102", "oxford_flowers102", replace(FLOWERS102, crop_fraction=0.9739)),
+        Dataset("food101", "food101", replace(IMAGENET, crop_fraction=0.9739), test_split="validation"),
+        Dataset("imagenet", "imagenet2012", IMAGENET, test_split="validation"),
     )
 }
 

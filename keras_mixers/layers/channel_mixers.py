@@ -4,6 +4,7 @@ from itertools import chain, pairwise
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_mixers import backends
@@ -43,6 +44,8 @@ class PointwiseConvolution(keras.layers.Dense):
 
 class PointwiseMixer(MixingLayer):
     """What all channel mixers share: 1 × 1 convolutions, then one activation and one norm on all channels."""
+
+    torch_modules = {"pointwise": "{channel}", "norm": "{channel_norm}"}
 
     def make_convolution(self, inputs: int, outputs: int, name: str) -> PointwiseConvolution:
         convolution = PointwiseConvolution(
@@ -97,6 +100,9 @@ class PointwiseMixer(MixingLayer):
     def mix(self, x: Any, training: bool | None) -> tuple[Any, Any]:
         return self.mix_channels(x), self.norm
 
+    def mixed_channels(self, dim: int) -> np.ndarray:
+        return np.ones((dim, dim), bool)
+
 
 @keras.saving.register_keras_serializable(package="keras_mixers")
 class ChannelMixer(PointwiseMixer):
@@ -118,6 +124,8 @@ class ChannelMixer(PointwiseMixer):
         (None, 16, 16, 8)
     """
 
+    torch_layouts = ("timm", "convmixer")
+
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         channels = self.channels_of(input_shape)
         self.pointwise = self.make_convolution(channels, channels, "pointwise")
@@ -125,6 +133,9 @@ class ChannelMixer(PointwiseMixer):
 
     def mix_channels(self, x: Any) -> Any:
         return self.pointwise(x)
+
+    def write_mix(self, writer: Any, maps: Any) -> Any:
+        return writer.convolve(self.pointwise, maps, self.name)
 
 
 def segment_spans(channels: int, segments: int, ratio: float | None = None) -> list[Span]:
@@ -196,6 +207,8 @@ class ChannelSplitMixer(PointwiseMixer):
 
     # The arguments that a special case leaves open, hence the keys of its config.
     arguments = ("segments", "ratio", "block", "shared", "shuffle")
+    torch_modules = {"pointwise": "{channel}.mixer", "norm": "{channel_norm}"}
+    torch_layouts = ()  # only its special cases are published
 
     def __init__(
         self,
@@ -229,16 +242,49 @@ class ChannelSplitMixer(PointwiseMixer):
         ]
         self.norm = self.make_norm(channels)
 
+    @property
+    def steps(self) -> list[dict[Span, PointwiseConvolution]]:
+        """What is mixed at once: segments that overlap one after the other, others together."""
+        mixed = list(zip(self.mixed_spans, self.pointwise * self.kernel_uses, strict=True))
+        return [dict(step) for step in ([mixed] if self.ratio is None else [[one] for one in mixed])]
+
     def mix_channels(self, x: Any) -> Any:
-        convolutions = self.pointwise * len(self.mixed_spans) if self.shared else self.pointwise
-        mixed = list(zip(self.mixed_spans, convolutions, strict=True))
-        # Segments that overlap are mixed one after the other; others at once.
-        for group in [mixed] if self.ratio is None else [[one] for one in mixed]:
-            x = self.mix_spans(x, dict(group))
+        for step in self.steps:
+            x = self.mix_spans(x, step)
         return self.channel_shuffle(x, self.segments) if self.shuffle else x
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), **{name: getattr(self, name) for name in self.arguments}}
+
+    @property
+    def kernel_uses(self) -> int:
+        return len(self.mixed_spans) if self.shared else 1
+
+    def write_mix(self, writer: Any, maps: Any) -> Any:
+        if self.shared:
+            maps = writer.apply(maps, f"{self.name}_norm_before")  # one kernel serves all segments
+        for i, step in enumerate(self.steps):
+            bounds = sorted({0, len(maps.scale), *chain(*step)})
+            parts = []
+            for span, part in zip(pairwise(bounds), writer.split(maps, bounds[1:-1]), strict=True):
+                name = f"{self.name}_{span[0]}_{span[1]}"
+                if span in step:
+                    parts.append(writer.convolve(step[span], part, name))
+                else:
+                    parts.append(writer.pass_by(part, f"{name}_{i}_norm_before", last=i == len(self.steps) - 1))
+            maps = writer.join(parts)
+        return writer.channel_shuffle(maps, self.segments) if self.shuffle else maps
+
+    def mixed_channels(self, dim: int) -> np.ndarray:
+        reach = np.eye(dim, dtype=bool)
+        for start, stop in self.mixed_spans:  # in order: where segments overlap, each sees what the one before wrote
+            reach[start:stop] = reach[start:stop].any(0)
+        return _shuffled(reach, self.segments) if self.shuffle else reach
+
+
+def _shuffled(rows: np.ndarray, groups: int) -> np.ndarray:
+    """Moves row c of group g to place c * groups + g, as the channel shuffle does."""
+    return rows.reshape(groups, len(rows) // groups, -1).swapaxes(0, 1).reshape(rows.shape)
 
 
 @keras.saving.register_keras_serializable(package="keras_mixers")
@@ -262,6 +308,7 @@ class ChannelSplitMixerI(ChannelSplitMixer):
     """
 
     arguments = ("ratio", "block")
+    torch_layouts = ("convmixer", "splitmixer")
 
     def __init__(self, ratio: float = 2 / 3, block: int = 0, **kwargs: Any) -> None:
         super().__init__(segments=2, ratio=check_ratio(ratio, above=0.5), block=check_block(block), **kwargs)
@@ -288,6 +335,7 @@ class ChannelSplitMixerII(ChannelSplitMixer):
     """
 
     arguments = ("segments", "block")
+    torch_layouts = ("convmixer", "splitmixer")
 
     def __init__(self, segments: int = 2, block: int = 0, **kwargs: Any) -> None:
         super().__init__(segments=segments, block=check_block(block), **kwargs)
@@ -313,6 +361,7 @@ class ChannelSplitMixerIII(ChannelSplitMixer):
     """
 
     arguments = ("segments",)
+    torch_layouts = ("convmixer", "splitmixer")
 
     def __init__(self, segments: int = 2, **kwargs: Any) -> None:
         super().__init__(segments=segments, shared=True, **kwargs)
@@ -338,6 +387,8 @@ class ChannelSplitMixerIV(ChannelSplitMixer):
     """
 
     arguments = ("segments",)
+    torch_modules = {"pointwise": "{channel}.mixer.{j}", "norm": "{channel_norm}"}
+    torch_layouts = ("convmixer", "splitmixer")
 
     def __init__(self, segments: int = 2, **kwargs: Any) -> None:
         super().__init__(segments=segments, **kwargs)
@@ -363,6 +414,8 @@ class ChannelSplitMixerV(ChannelSplitMixer):
     """
 
     arguments = ("ratio",)
+    torch_modules = {"pointwise": "{channel}.mixer{j1}", "norm": "{channel_norm}"}
+    torch_layouts = ("convmixer", "splitmixer")
 
     def __init__(self, ratio: float = 2 / 3, **kwargs: Any) -> None:
         super().__init__(segments=2, ratio=check_ratio(ratio, above=0.5), **kwargs)
@@ -396,6 +449,8 @@ class ChannelStrideMixer(PointwiseMixer):
         16512
     """
 
+    torch_layouts = ("stridemixer",)
+
     def __init__(self, kernel_size: int, stride: int | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.kernel_size = check_positive_int("kernel_size", kernel_size)
@@ -421,3 +476,21 @@ class ChannelStrideMixer(PointwiseMixer):
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "kernel_size": self.kernel_size, "stride": self.stride}
+
+    @property
+    def kernel_uses(self) -> int:
+        return self.positions
+
+    def write_mix(self, writer: Any, maps: Any) -> Any:
+        maps = writer.apply(maps, f"{self.name}_norm_before")  # one kernel reads all windows
+        windows = []
+        for j in range(self.positions):
+            start = j * self.stride
+            window = writer.split(maps, [start, start + self.kernel_size])[1 if start else 0]
+            windows.append(writer.convolve(self.pointwise, window, f"{self.name}_{j}"))
+        return writer.channel_shuffle(writer.join(windows), self.positions)
+
+    def mixed_channels(self, dim: int) -> np.ndarray:
+        starts = np.repeat(np.arange(self.positions) * self.stride, self.filters)[:, None]
+        channels = np.arange(dim)
+        return _shuffled((starts <= channels) & (channels < starts + self.kernel_size), self.positions)

@@ -43,6 +43,8 @@ class PatchEmbed(PostNormLayer):
         (None, 32, 32, 256)
     """
 
+    torch_modules = {"convolution": "{stem}0", "norm": "{stem}2"}
+
     def __init__(
         self, dim: int, patch_size: int, stride: int | None = None, padding: str = "valid", **kwargs: Any
     ) -> None:
@@ -101,3 +103,6 @@ class PatchEmbed(PostNormLayer):
             "stride": self.stride,
             "padding": self.padding,
         }
+
+    def write_out(self, writer: Any, maps: Any) -> Any:
+        return writer.finish(self, self.norm, writer.convolve(self.convolution, maps, self.name), self.name)

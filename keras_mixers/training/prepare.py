@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -209,14 +210,11 @@ def make_model(recipe: Recipe, class_names: Sequence[str], weights: str | Path |
 
 def freeze_blocks(model: keras.Model, blocks: int) -> None:
     """Keeps the weights of the embedding and of the first blocks as they are, their norms' statistics too."""
-    indices = [int(layer.name.split("_")[1]) for layer in model.layers if layer.name.startswith("block_")]
-    known = max(indices, default=-1) + 1
+    known = len(model.blocks)
     if not isinstance(blocks, int) or not 0 <= blocks <= known:
         raise ValueError(f"freeze must be a number of blocks from 0 to {known}, got freeze={blocks!r}.")
-    frozen = ("patch_embed", *(f"block_{i}_" for i in range(blocks)))
-    for layer in model.layers if blocks else ():
-        if layer.name.startswith(frozen):
-            layer.trainable = False
+    for layer in [model.embedding, *chain(*model.blocks[:blocks])] if blocks else ():
+        layer.trainable = False
 
 
 def compile_model(model: keras.Model, recipe: Recipe, batches_per_epoch: int) -> None:
