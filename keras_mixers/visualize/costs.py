@@ -84,10 +84,10 @@ def accuracy_points(dataset: str = "cifar10", cost: str = "params", results: str
     if not Path(results).exists():
         raise FileNotFoundError(f"There are no results in {str(results)!r}; reproduce writes them there.")
     for row in read_results(results):
-        if row.recipe.startswith(f"{dataset}_") and re.fullmatch(r"(precision=\w+)?", row.changes):
-            # A recipe in small has another network than the one of its name: its parameters tell.
-            if row.parameters == _profile(row.model, CLASSES[dataset]).params:
-                points.append(_point(row.model, dataset, cost, row.top1, ours=True))
+        of_paper = row.recipe.startswith(f"{dataset}_") and re.fullmatch(r"(precision=\w+)?", row.changes)
+        # A recipe in small has another network than the one of its name: its parameters tell.
+        if of_paper and row.parameters == _profile(row.model, CLASSES[dataset]).params:
+            points.append(_point(row.model, dataset, cost, row.top1, ours=True))
     return points
 
 
