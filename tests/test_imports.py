@@ -24,7 +24,7 @@ def imported_rooms(path):
             names = [alias.name for alias in node.names]
         else:
             continue
-        rooms |= {name.split(".")[1] for name in names if name.startswith("keras_mixers.")}
+        rooms |= {name.split(".")[1] for name in names if name.startswith("keras_mixers.")} - {"__version__"}
     return rooms
 
 
