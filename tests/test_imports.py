@@ -11,7 +11,22 @@ import keras
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "keras_mixers"
 # The rooms from the lowest to the highest, and what each imports of those below: exactly this.
-ROOMS = {}
+ROOMS = {
+    "backends": set(),
+    "layers": {"backends"},
+    "weights": {"layers"},
+    "models": {"layers", "weights"},
+    "environment": {"backends"},
+    "optimizers": {"backends", "layers"},
+    "profiling": set(),
+    "data": {"backends", "layers", "models"},
+    "inference": {"layers", "models", "data"},
+    "training": {"backends", "layers", "models", "environment", "optimizers", "data"},
+    "export": {"backends", "layers", "models", "inference"},
+    "visualize": {"backends", "layers", "models", "profiling", "inference", "training"},
+    "benchmark": {"backends", "layers", "models", "environment", "profiling", "training"},
+    "commands": {"layers", "models", "profiling", "data", "inference", "training", "export", "visualize", "benchmark"},
+}
 
 
 def imported_rooms(path):
