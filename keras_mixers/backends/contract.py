@@ -264,14 +264,7 @@ def wait_for(variables: Sequence[keras.Variable]) -> None:
 
 
 def keep_memory() -> bool:
-    """Stops the C library from returning freed memory to the system, where PyTorch trains on a CPU under Linux.
-
-    Otherwise every large feature map is returned as soon as it is freed, and the next one is requested and cleared
-    again, which takes longer than computing it. JAX and TensorFlow manage their own memory.
-
-    Returns:
-        Whether that was done.
-    """
+    """Keeps freed memory in this process where that is faster; returns whether that was done."""
     return False
 
 

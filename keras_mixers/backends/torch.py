@@ -65,6 +65,14 @@ def wait_for(variables: Sequence[Any] = ()) -> None:
 
 
 def keep_memory() -> bool:
+    """Stops the C library from returning freed memory to the system, where PyTorch trains on a CPU under Linux.
+
+    Otherwise every large feature map is returned as soon as it is freed, and the next one is requested and cleared
+    again, which takes longer than computing it. JAX and TensorFlow manage their own memory.
+
+    Returns:
+        Whether that was done.
+    """
     if device() != "cpu" or sys.platform != "linux":
         return False
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # other C libraries have none
