@@ -76,8 +76,8 @@ class Profile:
         )
 
 
-# Multiply-accumulates of Keras's own layers with weights, and elements that batch norms put out, from the shapes of
-# input and output. Layers of this library count by themselves.
+# What Keras's own layers with weights cost, from the shapes of input and output: multiply-accumulates, and elements
+# that batch norms put out. Layers of this library count for themselves.
 COUNTS = {
     keras.layers.Dense: lambda before, after: (math.prod(after) * before[-1], 0),
     keras.layers.BatchNormalization: lambda before, after: (0, math.prod(after)),

@@ -42,7 +42,9 @@ def mixed_channels(mixer: keras.layers.Layer, dim: int) -> np.ndarray:
 
 def mixes_channels(layer: keras.layers.Layer) -> bool:
     """Whether a layer of a network says which channels it mixes."""
-    return hasattr(layer, "mixed_channels") and layer.mixed_channels(layer.input.shape[layer.channel_axis]) is not None
+    if not hasattr(layer, "mixed_channels"):
+        return False
+    return layer.mixed_channels(layer.input.shape[layer.channel_axis]) is not None
 
 
 def reachable_channels(model: keras.Model) -> np.ndarray:
