@@ -7,13 +7,11 @@ import sys
 from pathlib import Path
 
 import keras
-import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "keras_mixers"
 # The rooms from the lowest to the highest, and what each imports of those below: exactly this.
-ROOMS = {
-}
+ROOMS = {}
 
 
 def imported_rooms(path):

@@ -16,6 +16,7 @@ import keras
 import numpy as np
 
 from keras_mixers.models.conv_mixer import ConvMixer
+from keras_mixers.models.datasets import DATASETS, IMAGENET
 from keras_mixers.models.image_spec import ImageSpec
 from keras_mixers.models.split_mixer import (
     SplitMixerI,
@@ -27,10 +28,9 @@ from keras_mixers.models.split_mixer import (
 )
 from keras_mixers.weights import packaged_weights, read_card
 
-IMAGENET = ImageSpec(224, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), crop_fraction=0.96)
-CIFAR10 = ImageSpec(32, mean=(0.4914, 0.4822, 0.4465), std=(0.2471, 0.2435, 0.2616))
-CIFAR10_SPLITMIXER = ImageSpec(32, mean=(0.4914, 0.4822, 0.4465), std=(0.2023, 0.1994, 0.2010))
-FLOWERS102 = ImageSpec(224, mean=(0.507, 0.487, 0.441), std=(0.267, 0.256, 0.276))
+CIFAR10 = DATASETS["cifar10"].pixels
+CIFAR10_SPLITMIXER = replace(CIFAR10, std=(0.2023, 0.1994, 0.2010))
+FLOWERS102 = replace(DATASETS["flowers102"].pixels, crop_fraction=1.0)
 
 
 @dataclass(frozen=True)

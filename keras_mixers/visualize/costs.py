@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from keras_mixers import layers
-from keras_mixers.data.datasets import DATASETS
 from keras_mixers.layers.validation import check_choice, check_positive_int
 from keras_mixers.models import create_model, get_preset
+from keras_mixers.models.datasets import DATASETS
 from keras_mixers.models.presets import PRESETS
 from keras_mixers.profiling import Profile, profile, without_values
 from keras_mixers.training.results import read_results
