@@ -26,6 +26,7 @@ if os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow":
 import argparse
 from dataclasses import replace
 
+import keras_mixers
 from keras_mixers.commands.command import ending_in_a_sentence
 from keras_mixers.commands.training_arguments import (
     add_dataset_arguments,
@@ -88,7 +89,7 @@ def parse_arguments() -> argparse.Namespace:
 def main(args: argparse.Namespace) -> None:
     network = {
         "dim": args.dim,
-        "depth" if args.model == "ConvMixer" else "blocks": args.blocks,
+        getattr(keras_mixers, args.model).blocks_argument: args.blocks,
         "kernel_size": args.kernel_size,
         "patch_size": args.patch_size,
         "ratio": args.ratio,

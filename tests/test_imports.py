@@ -15,7 +15,7 @@ ROOMS = {}
 
 
 def imported_rooms(path):
-    """The rooms that a file imports anything of: `from keras_mixers.layers import x` as well as `from keras_mixers import layers`."""
+    """The rooms that a file imports, also by `from keras_mixers import layers`."""
     rooms = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom):

@@ -16,26 +16,19 @@ import sys
 import tempfile
 from pathlib import Path
 
+from keras_mixers.export import FORMATS, export_model
+
 TABLE = Path(__file__).parents[1] / "results" / "export.csv"
 COLUMNS = ("network", "network_top1", "backend", "format", "quantization", "difference", "agreement", "top1",
            "kilobytes", "milliseconds", "machine")  # fmt: skip
 BACKENDS = ("jax", "tensorflow", "torch")
-CASES = {
-    "saved_model": ("",),
-    "litert": ("", "float16", "dynamic", "int8"),
-    "onnx": ("", "dynamic", "int8"),
-    "openvino": ("",),
-    "torch": ("",),
-    "keras": ("",),
-}
-SUFFIXES = {"litert": ".tflite", "onnx": ".onnx", "openvino": ".xml", "torch": ".pt2", "keras": ".keras"}
+CASES = {name: ("", *format.quantizations) for name, format in FORMATS.items()}
 
 
 def rows_of(path, data_dir, formats):
-    """Gives the rows of one network on the running backend, a dictionary each."""
+    """Returns the rows of one network on the running backend, a dictionary each."""
     import keras
 
-    from keras_mixers import export_model
     from keras_mixers.data import load_tfds
     from keras_mixers.environment import describe_environment
     from keras_mixers.inference import load_trained
@@ -52,7 +45,7 @@ def rows_of(path, data_dir, formats):
             with tempfile.TemporaryDirectory() as folder:
                 report = export_model(
                     model,
-                    Path(folder, "network" + SUFFIXES.get(format, "")),
+                    Path(folder, "network" + FORMATS[format].suffix),
                     format,
                     quantization=quantization or None,
                     representative_data=representative if quantization == "int8" else None,
@@ -76,13 +69,13 @@ def rows_of(path, data_dir, formats):
 
 
 def read():
-    """Gives the rows of the CSV, each a dictionary."""
+    """Returns the rows of the CSV, each a dictionary."""
     with TABLE.open(newline="") as file:
         return list(csv.DictReader(file))
 
 
 def markdown(rows):
-    """Gives a row of each network and kind of file: the worst comparison of all backends, the rest of PyTorch's."""
+    """Returns a row of each network and kind of file: the worst comparison of all backends, the rest of PyTorch's."""
     lines = [
         "| network | format | numbers | difference | agreement (%) | top-1 (%) | size (kB) | ms |",
         "| --- | --- | --- | ---: | ---: | ---: | ---: | ---: |",

@@ -17,10 +17,10 @@ from pathlib import Path
 
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
-from sklearn.datasets import load_sample_images
 
 import keras_mixers
 from keras_mixers.environment import describe_environment
+from keras_mixers.export.comparison import drawn_images
 
 RESULTS = Path(__file__).parents[1] / "results"
 COLUMNS = ("network", "form", "threads", "milliseconds", "lower_quartile", "upper_quartile", "kilobytes", "operations",
@@ -36,7 +36,7 @@ ROUNDS, CALLS = 40, 20
 
 
 def with_random_norms(model):
-    """Gives each norm numbers as a trained network has them: those of a new one are 1 and 0, and cost nothing."""
+    """Returns the model with norms like a trained network's: those of a new one, 1 and 0, cost nothing."""
     rng = np.random.default_rng(0)
     for weight in model.weights:
         if weight.path.endswith(("gamma", "moving_variance")):
@@ -52,7 +52,7 @@ def operations(path):
     details = plain._get_ops_details()
     shapes = {tensor["index"]: tuple(tensor["shape"]) for tensor in plain.get_tensor_details()}
     counts = collections.Counter(operation["op_name"] for operation in details)
-    # A product, a sum with a number for each channel, or a 1 x 1 depthwise convolution.
+    # A product, a sum with one value per channel, or a 1 x 1 depthwise convolution.
     multiplies = counts["MUL"] + sum(
         operation["op_name"] == "DEPTHWISE_CONV_2D" and shapes[operation["inputs"][1]][1:3] == (1, 1)
         for operation in details
@@ -66,7 +66,7 @@ def operations(path):
 
 
 def markdown(rows):
-    """Gives the rows of the CSV as a table, a row for each network and form."""
+    """Returns the rows of the CSV as a table, a row for each network and form."""
     lines = [
         "| network | form | ms, 1 thread | ms, 2 threads | size (kB) | operations | of norms |",
         "| --- | --- | ---: | ---: | ---: | ---: | ---: |",
@@ -88,7 +88,7 @@ def main():
             model = with_random_norms(keras_mixers.create_model(preset, input_shape=(32, 32, 3)))
             for form, arguments in FORMS.items():
                 path = Path(folder, f"{preset} {form}.tflite")
-                more = {"representative_data": load_sample_images().images, "tolerance": 9} if "int8" in form else {}
+                more = {"representative_data": drawn_images(), "tolerance": 9} if "int8" in form else {}
                 report = keras_mixers.export_model(model, path, batch_size=1, **arguments, **more)
                 count, norms = operations(path)
                 for threads in (1, 2):

@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, astuple, dataclass, fields
 from pathlib import Path
 
-import keras
 import numpy as np
 
+from keras_mixers import backends
 from keras_mixers.benchmark.peers import PEERS
 from keras_mixers.benchmark.subjects import OURS
 from keras_mixers.benchmark.tasks import Task
@@ -126,7 +126,7 @@ def summarize(
         low, median, high = np.quantile(task.batch * batches / seconds, [0.25, 0.5, 0.75])
         results.append(
             Timing(
-                keras.backend.backend(),
+                backends.NAME,
                 task.model,
                 name,
                 task.mode,

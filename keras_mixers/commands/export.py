@@ -11,24 +11,30 @@ from keras_mixers.models.image_files import IMAGE_SUFFIXES
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of `export`."""
+    from keras_mixers.export.formats import FORMATS, having, quantization_names
+
+    suffixes = [f"{format.suffix or 'a folder'} ({format.title})" for format in FORMATS.values()]
+    kinds = [f"{kind} ({', '.join(having(kind))})" for kind in quantization_names()]
+    with_integers = [
+        f"{name} in {kind}"
+        for name, format in FORMATS.items()
+        for kind, quantization in format.quantizations.items()
+        if quantization.integer_io
+    ]
     add = parser.add_argument
     add_model_arguments(parser)
-    add(
-        "path",
-        metavar="OUT",
-        help="a .tflite, .onnx, .xml (OpenVINO), .pt2 or .keras file, or a SavedModel's folder",
-    )
-    add("--format", help="saved_model, litert, onnx, openvino, torch or keras (default: that of the suffix)")
-    add("--quantization", metavar="KIND", help="float16, dynamic (weights of 8 bits) or int8")
+    add("path", metavar="OUT", help=f"what to write: {', '.join(suffixes)}")
+    add("--format", help=f"{', '.join(FORMATS)} (default: that of the suffix)")
+    add("--quantization", metavar="KIND", help=f"smaller numbers: {', '.join(kinds)}")
     add("--representative", metavar="FOLDER", help="images like those that an int8 network will see")
-    add("--images", metavar="FOLDER", help="images on which both are compared (default: two photographs)")
+    add("--images", metavar="FOLDER", help="images on which both are compared (default: drawn ones)")
     add("--raw-pixels", action="store_true", help="takes pixels from 0 to 255")
     add("--probabilities", action="store_true", help="gives probabilities")
-    add("--integer-io", action="store_true", help="of LiteRT in int8: takes and gives integers")
+    add("--integer-io", action="store_true", help=f"of {', '.join(with_integers)}: takes and gives integers")
     add("--batch-size", type=whole_number, metavar="N", help="images at once (default: any number)")
     add("--image-size", type=_size, metavar="N", help="side of an image in pixels, or any (default: the network's)")
     add("--no-fold", action="store_true", help="leave the norms as they are")
-    add("--tolerance", type=number, metavar="X", help="the largest difference from the network that is let pass")
+    add("--tolerance", type=number, metavar="X", help="the largest difference from the network that is accepted")
     add("--json", action="store_true", help="print JSON instead of a sentence")
 
 

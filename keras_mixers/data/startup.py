@@ -7,7 +7,7 @@ This happens when `keras_mixers.data` is imported, not when a pipeline is made: 
 import importlib.util
 import warnings
 
-import keras
+from keras_mixers import backends
 
 
 def require(*packages: str) -> None:
@@ -36,4 +36,4 @@ def leave_gpus_to(backend: str) -> None:
 
 
 require("tensorflow", "tensorflow_datasets", "importlib_resources")
-leave_gpus_to(keras.backend.backend())
+leave_gpus_to(backends.NAME)

@@ -2,7 +2,10 @@
 
 from keras_mixers.export.export import ExportReport, export_model
 from keras_mixers.export.folding import fold
+from keras_mixers.export.format import Format, Job, Quantization
+from keras_mixers.export.formats import FORMATS, read_metadata
 from keras_mixers.export.job import ExportError
-from keras_mixers.export.metadata import read_metadata
 
-__all__ = ["ExportError", "ExportReport", "export_model", "fold", "read_metadata"]
+__all__ = [
+    "FORMATS", "ExportError", "ExportReport", "Format", "Job", "Quantization", "export_model", "fold", "read_metadata",
+]  # fmt: skip

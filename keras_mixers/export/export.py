@@ -5,25 +5,23 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 
+from keras_mixers import backends
+from keras_mixers.export.comparison import ComparisonImages
 from keras_mixers.export.folding import Form, UnknownLayerError, gives_probabilities, in_float32, lower
-from keras_mixers.export.formats import FORMATS, check_packages, check_quantization, find_format
-from keras_mixers.export.images import Images
-from keras_mixers.export.job import ExportError, Job
+from keras_mixers.export.format import Job
+from keras_mixers.export.formats import FORMATS, check_quantization, find_format
+from keras_mixers.export.job import ExportError, carry_out
 from keras_mixers.inference.images import is_channels_first, normalizes
-from keras_mixers.inference.prediction import log_softmax
 from keras_mixers.layers import NormalizePixels
 from keras_mixers.layers.validation import check_positive, check_positive_int
 from keras_mixers.models.network import Network
-
-# The largest difference from the network that is let pass, in parts of its largest output (of 1, if that is less).
-TOLERANCES = {None: 1e-5, "float16": 1e-2, "dynamic": 0.1, "int8": 0.3}
 
 
 @dataclass(frozen=True)
@@ -85,7 +83,7 @@ def export_model(
     fold: bool = True,
     tolerance: float | None = None,
 ) -> ExportReport:
-    """Writes a network for another runtime, opens it there, and compares both on photographs.
+    """Writes a network for another runtime, opens it there, and compares both on images.
 
     A format that another backend writes is written in a process of its own with that backend, whose packages have to be
     installed. Nothing is left behind if the format cannot be written or the outputs differ.
@@ -93,15 +91,16 @@ def export_model(
     Args:
         model: a network of this library; or any other Keras model of one image, which is written as it is.
         path: where it goes; there must be nothing yet.
-        format: `"saved_model"` (TensorFlow; a folder), `"litert"` (.tflite), `"onnx"` (.onnx), `"openvino"` (.xml, and
-            .bin beside it), `"torch"` (.pt2) or `"keras"` (.keras, of plain Keras layers). None for that of the suffix.
+        format: a key of `FORMATS`: `"saved_model"` (TensorFlow; a folder), `"litert"` (.tflite), `"onnx"` (.onnx),
+            `"openvino"` (.xml, and .bin beside it), `"torch"` (.pt2) or `"keras"` (.keras, of plain Keras layers). None
+            for that of the suffix.
         quantization: None; LiteRT's `"float16"`; `"dynamic"`, eight-bit weights; `"int8"`, eight-bit weights and
             feature maps, for LiteRT and ONNX.
         representative_data: images like those that an int8 network will see, a hundred or more; its ranges are chosen
             by them. Given as `images` are.
         images: on which both are compared: files or arrays (height, width, 3) with values from 0 to 255, of any size,
             if the network knows its `pixels`; otherwise a batch as the network takes it. None for
-            `representative_data` or, if there is none, 32 crops of scikit-learn's two photographs.
+            `representative_data` or, if there is none, 32 drawn ones that have a photograph's edges and noise.
         labels: the numbers of the classes of `images`; with these, the report has both accuracies.
         raw_pixels: whether it takes raw pixels, uint8 from 0 to 255, and normalises them as `model.pixels` says.
         probabilities: whether a softmax follows the head.
@@ -110,7 +109,7 @@ def export_model(
         image_size: the side of an image in pixels, or (height, width), or `"any"`. None for the size of the network's
             input; if that is open, for the size in `model.pixels`.
         fold: whether norms are folded, see `fold`.
-        tolerance: the largest difference that is let pass, as `ExportReport.max_difference` counts it; None for 1e-5,
+        tolerance: the largest difference that is accepted, as `ExportReport.max_difference` counts it; None for 1e-5,
             1e-2 in float16, 0.1 with eight-bit weights and 0.3 in int8.
 
     Returns:
@@ -133,77 +132,55 @@ def export_model(
     """
     path = Path(path)
     format = find_format(format, path)
-    check_quantization(format, quantization)
-    check_packages(format)
-    check_free(path)
-    if not isinstance(model, keras.Model) or not isinstance(getattr(model, "input_shape", None), tuple):
-        raise ValueError(f"model must be a Keras model of one image, got {type(model).__name__}; build it first.")
-    if len(model.input_shape) != 4:
-        raise ValueError(f"model must take a batch of images, of rank 4, got input_shape={model.input_shape}.")
-    if integer_io and (format, quantization) != ("litert", "int8"):
-        raise ValueError(
-            f"integer_io needs format='litert' and quantization='int8', got {format!r} and {quantization!r}."
-        )
-    if quantization == "int8" and representative_data is None:
-        raise ValueError(
-            "quantization='int8' needs representative_data: a hundred or more images like those that it will see."
-        )
-    if raw_pixels and not normalizes(model) and getattr(model, "pixels", None) is None:
-        raise ValueError(
-            "raw_pixels=True needs to know how pixels are normalised: set model.pixels, as get_preset(NAME).pixels is."
-        )
-    tolerance = TOLERANCES[quantization] if tolerance is None else check_positive("tolerance", tolerance)
+    check_quantization(format, quantization, representative_data is not None, integer_io)
+    rules = FORMATS[format]
+    check_free(path, rules.companions)
+    check_model(model, raw_pixels)
+    if tolerance is None:
+        tolerance = rules.quantizations[quantization].tolerance if quantization else rules.tolerance
+    tolerance = check_positive("tolerance", tolerance)
     batch_size = batch_size if batch_size is None else check_positive_int("batch_size", batch_size)
     size = check_image_size(model, image_size)
-    example_size = tuple(side or _any_side(model) for side in size)
-    made = Images(model, example_size, raw_pixels)
-    comparison = representative_data if images is None else images
-    batch, exported_batch = made.pair("representative_data" if images is None else "images", comparison)
+    form = Form(folded=fold, image_size=size, raw="uint8" if raw_pixels else None, probabilities=probabilities)
+    form = rules.form(form, quantization)
+
+    comparison = ComparisonImages(model, form)
+    if images is None and representative_data is not None:
+        batch, exported_batch = comparison.batches("representative_data", representative_data)
+    else:
+        batch, exported_batch = comparison.batches("images", images)
     if labels is not None and (images is None or len(labels) != len(batch)):
         raise ValueError(
             f"labels must be the classes of images, as many as there are, got {len(labels)} for "
             f"{'no' if images is None else len(batch)} images."
         )
-
-    # LiteRT's converter makes integers of numbers, not of a cast.
-    litert_int8 = (format, quantization) == ("litert", "int8")
-    raw = ("float32" if litert_int8 else "uint8") if raw_pixels else None
-    form = FORMATS[format].form_of(quantization, fold)
-    form = replace(form, image_size=size, raw=raw, probabilities=probabilities)
     expected = outputs_of(model, batch, probabilities)
+
     with _folder_beside(path) as folder:
         np.save(folder / "images.npy", exported_batch)
-        if quantization == "int8":
-            _, representative = made.pair("representative_data", representative_data)
-            whole = litert_int8 and raw_pixels
-            np.save(folder / "representative.npy", _with_full_range(representative) if whole else representative)
-        plain = write_out(model, form)
+        if representative_data is not None:
+            np.save(folder / "representative.npy", comparison.batches("representative_data", representative_data)[1])
         job = Job(
-            format=format,
+            name=format,
+            format=rules,
             folder=folder,
-            name=path.name,
-            input_shape=(batch_size, *plain.input_shape[1:]),
-            example_size=max(example_size),
-            output=_name_of_output(model, probabilities),
-            raw=raw_pixels,
+            file_name=path.name,
+            form=form,
+            batch_size=batch_size,
             quantization=quantization,
-            integer_input=integer_io or (litert_int8 and raw_pixels),
-            integer_output=integer_io,
+            integer_io=integer_io,
             metadata=_metadata(model, raw_pixels, probabilities),
         )
-        outputs, latency = job.carry_out(plain)
+        outputs, latency = carry_out(job, write_out(model, form))
         difference = float(np.abs(outputs - expected).max() / max(1.0, np.abs(expected).max()))
         if not difference <= tolerance:
             raise ExportError(
                 f"The {format} network differs from its original by {difference:.1e} of the largest output, more than "
                 f"tolerance={tolerance:g}; nothing was written."
             )
-        written = sorted(job.target.parent.iterdir())
-        size_in_bytes = sum(
-            file.stat().st_size for part in written for file in [part, *part.rglob("*")] if file.is_file()
-        )
-        check_free(path)
-        for part in written:
+        check_free(path, rules.companions)
+        size_in_bytes = sum(file.stat().st_size for file in job.target.parent.rglob("*") if file.is_file())
+        for part in sorted(job.target.parent.iterdir()):
             os.replace(part, path.parent / part.name)
     agreement = accuracy = original_accuracy = None
     if job.output != "features":
@@ -214,7 +191,7 @@ def export_model(
         path=path,
         format=format,
         quantization=quantization,
-        backend=keras.backend.backend(),
+        backend=backends.NAME,
         max_difference=difference,
         agreement=agreement,
         accuracy=accuracy,
@@ -249,12 +226,16 @@ def outputs_of(model: keras.Model, batch: np.ndarray, probabilities: bool) -> np
     model = in_full_precision(model)
     outputs = model.predict(batch, batch_size=32, verbose=0)
     if probabilities and not gives_probabilities(model):
-        return np.exp(log_softmax(outputs))
+        outputs = keras.ops.convert_to_numpy(keras.ops.softmax(outputs))
     return outputs
 
 
 def in_full_precision(model: keras.Model) -> keras.Model:
-    """Returns a model that computes in float32; the same one if it does."""
+    """Returns a model that computes in float32; the same one if it does.
+
+    Layers have their own policies, also inside others, so that Keras has no argument for it: they are replaced in the
+    config. To set them in the model itself would leave what Keras has compiled in the old precision.
+    """
     if all(layer.compute_dtype == "float32" for layer in model.layers):
         return model
 
@@ -270,12 +251,23 @@ def in_full_precision(model: keras.Model) -> keras.Model:
     return wide
 
 
-def check_free(path: Path) -> None:
+def check_model(model: Any, raw_pixels: bool) -> None:
+    """Refuses what is no model of images, or does not know how raw pixels are normalised."""
+    if not isinstance(model, keras.Model) or not isinstance(getattr(model, "input_shape", None), tuple):
+        raise ValueError(f"model must be a Keras model of one image, got {type(model).__name__}; build it first.")
+    if len(model.input_shape) != 4:
+        raise ValueError(f"model must take a batch of images, of rank 4, got input_shape={model.input_shape}.")
+    if raw_pixels and not normalizes(model) and getattr(model, "pixels", None) is None:
+        raise ValueError(
+            "raw_pixels=True needs to know how pixels are normalised: set model.pixels, as get_preset(NAME).pixels is."
+        )
+
+
+def check_free(path: Path, companions: Sequence[str] = ()) -> None:
     """Refuses a place where something is, or where nothing can be written."""
-    if path.exists() or path.is_symlink():
-        raise FileExistsError(f"path must not exist yet, got path={str(path)!r}; remove it, or choose another.")
-    if path.suffix == ".xml" and path.with_suffix(".bin").exists():
-        raise FileExistsError(f"path must not exist yet, got {str(path.with_suffix('.bin'))!r}; choose another.")
+    for place in (path, *(path.with_suffix(suffix) for suffix in companions)):
+        if place.exists() or place.is_symlink():
+            raise FileExistsError(f"path must not exist yet, got path={str(place)!r}; remove it, or choose another.")
     if not path.parent.is_dir():
         raise FileNotFoundError(f"path must be in a folder that exists, got path={str(path)!r}; make its folder.")
     if not os.access(path.parent, os.W_OK | os.X_OK):
@@ -305,12 +297,6 @@ def check_image_size(model: keras.Model, image_size: Any) -> tuple[int | None, i
     return wanted
 
 
-def _any_side(model: keras.Model) -> int:
-    """Returns a size for images where any will do."""
-    pixels = getattr(model, "pixels", None)
-    return pixels.size if pixels else 64
-
-
 @contextlib.contextmanager
 def _folder_beside(path: Path) -> Iterator[Path]:
     """Makes a folder on the same file system, from which a whole file can be moved, and removes it."""
@@ -325,13 +311,6 @@ def _folder_beside(path: Path) -> Iterator[Path]:
     finally:
         if folder is not None:
             shutil.rmtree(folder, ignore_errors=True)
-
-
-def _with_full_range(images: np.ndarray) -> np.ndarray:
-    """Adds an image with a black and a white pixel: an integer then stands for the pixel that it is."""
-    extreme = images[:1].copy()
-    extreme.flat[0], extreme.flat[-1] = 0, 255
-    return np.concatenate([images, extreme]).astype("float32")
 
 
 def _name_of_output(model: keras.Model, probabilities: bool) -> str:

@@ -1,133 +1,127 @@
-"""One table: the formats that a network can be exported to."""
+"""The table of formats that a network can be exported to, and what users ask of it by name."""
 
 import difflib
 import importlib.util
-from dataclasses import dataclass, replace
+import json
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
-from keras_mixers.export.folding import Form
+from keras_mixers.export.format import Format
+from keras_mixers.export.keras_file import KerasFile
+from keras_mixers.export.litert import LiteRT
+from keras_mixers.export.onnx import Onnx
+from keras_mixers.export.openvino import OpenVino
+from keras_mixers.export.saved_model import SavedModel
+from keras_mixers.export.torch_program import TorchProgram
 
-
-@dataclass(frozen=True)
-class Format:
-    """A format of exported networks.
-
-    Attributes:
-        suffix: how its files are named; "" for a folder.
-        backend: Keras's backend that writes it, None for any.
-        packages: what has to be installed to write and to open it.
-        extra: the extra of this package that installs them.
-        write: the function that writes it, as "module:function" of this package.
-        open: the function that opens it with its own runtime.
-        form: how the network is written out before.
-        quantizations: how its numbers can be made smaller.
-        integer_form: how it is written out for feature maps of 8 bits, if otherwise.
-    """
-
-    suffix: str
-    backend: str | None
-    packages: tuple[str, ...]
-    extra: str
-    write: str
-    open: str
-    form: Form = Form()  # noqa: RUF009
-    quantizations: tuple[str, ...] = ()
-    integer_form: Form | None = None
-
-    def form_of(self, quantization: str | None, folded: bool) -> Form:
-        """Returns how a network is written out before."""
-        if not folded:
-            return replace(self.form, multiply_add="norm", folded=False)
-        if self.integer_form is None or quantization not in ("dynamic", "int8"):
-            return self.form
-        if quantization == "dynamic":  # what a norm leaves is computed with floats all the same
-            return replace(self.integer_form, multiply_add=self.form.multiply_add)
-        return self.integer_form
-
-
-_CHANNELS_FIRST = Form(data_format="channels_first")
-_ONNX = ("torch", "onnx", "onnxscript", "onnxruntime")
-
-FORMATS = {
-    "saved_model": Format(
-        "", "tensorflow", ("tensorflow",), "litert",
-        "on_tensorflow:write_saved_model", "on_tensorflow:open_saved_model",
-    ),
-    "litert": Format(
-        ".tflite", "tensorflow", ("tensorflow", "ai_edge_litert"), "litert",
-        "on_tensorflow:write_litert", "runtimes:open_litert",
-        Form(multiply_add="depthwise"), ("float16", "dynamic", "int8"),
-        # Integers have one range for all channels: it has to be that of the norms' outputs, not of other units.
-        integer_form=Form(multiply_add="depthwise", units=False),
-    ),
-    "onnx": Format(
-        ".onnx", "torch", _ONNX, "onnx",
-        "on_torch:write_onnx", "runtimes:open_onnx", _CHANNELS_FIRST, ("dynamic", "int8"),
-        # As a convolution, a multiply-add has a scale for each channel's weight, and is rounded once.
-        integer_form=Form("channels_first", multiply_add="depthwise", units=False),
-    ),
-    "openvino": Format(
-        ".xml", "torch", (*_ONNX, "openvino"), "openvino",
-        "on_torch:write_openvino", "runtimes:open_openvino", _CHANNELS_FIRST,
-    ),
-    "torch": Format(
-        ".pt2", "torch", ("torch",), "torch", "on_torch:write_torch", "on_torch:open_torch", _CHANNELS_FIRST,
-    ),
-    "keras": Format(".keras", None, (), "", "on_keras:write_keras", "on_keras:open_keras"),
-}  # fmt: skip
-QUANTIZATIONS = {
-    "float16": "weights of 16 bits",
-    "dynamic": "weights of 8 bits, computed with floats",
-    "int8": "weights and feature maps of 8 bits",
+FORMATS: dict[str, Format] = {
+    "saved_model": SavedModel(),
+    "litert": LiteRT(),
+    "onnx": Onnx(),
+    "openvino": OpenVino(),
+    "torch": TorchProgram(),
+    "keras": KerasFile(),
 }
 
 
 def find_format(name: str | None, path: Path) -> str:
-    """Returns the name of a format, that of the file's suffix if None is given, if the file is named so.
+    """Returns the name of the format that is asked for, by its name or, if that is None, by the suffix of the file.
 
     Raises:
-        ValueError: if there is no such format, or its files are named otherwise.
+        ValueError: if there is no such format, or its files have another suffix.
+        ImportError: if a package that it needs is not installed.
     """
     if name is None:
-        name = next((key for key, value in FORMATS.items() if value.suffix == path.suffix), None)
+        name = next((key for key, format in FORMATS.items() if format.suffix == path.suffix), None)
         if name is None:
-            raise ValueError(
-                f"format must be given, or the path end with one of {_suffixes()}, got path={str(path)!r}."
-            )
-    if name not in FORMATS:
-        near = difflib.get_close_matches(str(name), FORMATS, n=1, cutoff=0)
-        raise ValueError(
-            f"format must be one of {', '.join(map(repr, FORMATS))}, got format={name!r}; did you mean {near[0]!r}?"
-        )
-    if path.suffix != FORMATS[name].suffix:
-        wanted = f"end with {FORMATS[name].suffix}" if FORMATS[name].suffix else "be a folder's, without a suffix"
+            suffixes = ", ".join(format.suffix for format in FORMATS.values() if format.suffix)
+            raise ValueError(f"format must be given, or the path end with one of {suffixes}, got path={str(path)!r}.")
+    format = FORMATS[_choice("format", name, FORMATS)]
+    if path.suffix != format.suffix:
+        wanted = f"end with {format.suffix}" if format.suffix else "be a folder's, without a suffix"
         raise ValueError(f"path must {wanted} for format={name!r}, got path={str(path)!r}.")
+    missing = [package for package in format.packages if importlib.util.find_spec(package) is None]
+    if missing:
+        extra = f'keras-mixers[{format.extra}]"' if format.extra else f'{" ".join(missing)}"'
+        raise ImportError(f'format={name!r} needs {", ".join(missing)}: pip install "{extra}')
     return name
 
 
-def check_quantization(name: str, quantization: str | None) -> None:
-    """Refuses a quantisation that a format does not have."""
-    known = FORMATS[name].quantizations
-    if quantization is None or quantization in known:
-        return
-    if quantization in QUANTIZATIONS:
-        having = [key for key, value in FORMATS.items() if quantization in value.quantizations]
-        raise ValueError(f"quantization={quantization!r} is there for {' and '.join(having)}, not for format={name!r}.")
-    near = difflib.get_close_matches(str(quantization), QUANTIZATIONS, n=1, cutoff=0)
-    raise ValueError(
-        f"quantization must be None or one of {', '.join(map(repr, QUANTIZATIONS))}, got "
-        f"quantization={quantization!r}; did you mean {near[0]!r}?"
-    )
+def having(quantization: str) -> list[str]:
+    """Returns the names of the formats that have a quantization."""
+    return [name for name, format in FORMATS.items() if quantization in format.quantizations]
 
 
-def check_packages(name: str) -> None:
-    """Refuses a format whose packages are not installed."""
-    missing = [package for package in FORMATS[name].packages if importlib.util.find_spec(package) is None]
-    if missing:
-        raise ImportError(
-            f'format={name!r} needs {", ".join(missing)}: pip install "keras-mixers[{FORMATS[name].extra}]"'
+def quantization_names() -> list[str]:
+    """Returns the names of all quantizations of all formats."""
+    return list(dict.fromkeys(name for format in FORMATS.values() for name in format.quantizations))
+
+
+def check_quantization(name: str, quantization: str | None, calibrating: bool, integer_io: bool) -> None:
+    """Refuses a quantization that a format does not have, or has with other arguments.
+
+    Args:
+        name: the format's.
+        quantization: None or the quantization's.
+        calibrating: whether there is representative data.
+        integer_io: whether the network shall take and give integers.
+    """
+    if quantization is not None:
+        _choice("quantization", quantization, quantization_names(), "None or ")
+    known = FORMATS[name].quantizations.get(quantization)
+    if quantization is not None and known is None:
+        raise ValueError(
+            f"quantization={quantization!r} is there for {' and '.join(having(quantization))}, not for format={name!r}."
+        )
+    if integer_io and not (known and known.integer_io):
+        able = [
+            f"format={key!r} and quantization={kind!r}"
+            for key, format in FORMATS.items()
+            for kind, value in format.quantizations.items()
+            if value.integer_io
+        ]
+        raise ValueError(f"integer_io needs {' or '.join(able)}, got {name!r} and {quantization!r}.")
+    if known and known.calibrated and not calibrating:
+        raise ValueError(
+            f"quantization={quantization!r} needs representative_data: a hundred or more images like those that it "
+            "will see."
         )
 
 
-def _suffixes() -> str:
-    return ", ".join(value.suffix for value in FORMATS.values() if value.suffix)
+def read_metadata(path: str | Path) -> dict[str, Any]:
+    """Returns what `export_model` has written into a file, whichever its format, without the runtime of that format.
+
+    Only an ONNX file needs a package for it, onnx.
+
+    Args:
+        path: the file, or the folder of a SavedModel.
+
+    Returns:
+        `"class_names"`, a list or None; `"pixels"`, the size and the statistics of the images, or None; `"takes"`,
+        `"raw pixels"` or `"normalised pixels"`; `"gives"`, `"logits"`, `"probabilities"` or `"features"`.
+
+    Raises:
+        FileNotFoundError: if there is nothing.
+        ValueError: if it was not written by `export_model`.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"There is no exported network at {str(path)!r}.")
+    # A file or a folder may have been renamed: most formats are zip archives, which `Format` reads.
+    renamed = FORMATS["saved_model"] if path.is_dir() else Format()
+    format = next((format for format in FORMATS.values() if format.suffix and format.suffix == path.suffix), renamed)
+    try:
+        return json.loads(format.read_metadata(path))
+    except Exception as error:  # what a file raises that holds something else depends on what it holds
+        raise ValueError(f"{str(path)!r} does not say what it is: export_model did not write it.") from error
+
+
+def _choice(argument: str, value: object, choices: Iterable[str], nothing: str = "") -> Any:
+    if value in choices:
+        return value
+    near = difflib.get_close_matches(str(value), choices, n=1, cutoff=0)
+    raise ValueError(
+        f"{argument} must be {nothing}one of {', '.join(map(repr, choices))}, got {argument}={value!r}; did you mean "
+        f"{near[0]!r}?"
+    )

@@ -1,109 +1,66 @@
-"""One file is written and opened again, in this process or, if another backend writes the format, in one of its own."""
+"""One export is written and run, in this process or, if another backend writes the format, in one of its own."""
 
 import contextlib
 import io
-import json
 import os
+import pickle
 import re
+import statistics
 import subprocess
 import sys
+import time
 import warnings
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
-from importlib import import_module
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
 
-from keras_mixers.export.formats import FORMATS
-from keras_mixers.export.runtimes import latency, run_in_batches
-from keras_mixers.layers.device import device
+from keras_mixers import backends
+from keras_mixers.export.format import Job, Run
 
 
 class ExportError(RuntimeError):
     """A format could not be written, or what was written differs from the network."""
 
 
-@dataclass(frozen=True)
-class Job:
-    """What is to be written. The folder holds `images.npy`, on which the file is tried, and what is made on the way.
+def carry_out(job: Job, model: keras.Model) -> tuple[np.ndarray, float]:
+    """Writes the file, and returns the outputs that it gives and the seconds that it takes for one image.
 
-    Attributes:
-        format: a key of `FORMATS`.
-        folder: a folder for this job alone.
-        name: of the file; it is written into `folder / "written"`.
-        input_shape: of a batch of images, None for what may vary.
-        example_size: height and width, where these may vary, of the images on which it is tried.
-        output: what the network gives, the name of the output.
-        raw: whether it takes pixels from 0 to 255.
-        quantization: one that the format has, or None.
-        integer_input: whether an eight-bit network takes integers.
-        integer_output: whether it gives integers.
-        metadata: what the file says about itself.
+    Raises:
+        ExportError: if the format cannot be written or opened.
     """
+    backend = job.format.backend or backends.NAME
+    if backend == backends.NAME and backends.device() == "cpu":
+        return write_and_run(job, model)
+    (job.folder / "job.pickle").write_bytes(pickle.dumps(job))
+    model.save(job.folder / "model.keras")
+    # Writing takes no accelerator, and must not take the memory of one from the backend that runs.
+    on_cpu = {"CUDA_VISIBLE_DEVICES": "", "JAX_PLATFORMS": "cpu", "KERAS_TORCH_DEVICE": "cpu"}
+    environment = {**os.environ, **on_cpu, "KERAS_BACKEND": backend}
+    if backend == "tensorflow":  # the command line switches oneDNN off where TensorFlow only feeds the images
+        environment.pop("TF_ENABLE_ONEDNN_OPTS", None)
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
+    code = "import sys; from keras_mixers.export.job import main; main(*sys.argv[1:])"
+    command = [sys.executable, "-c", code, str(job.folder), job.name]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    if done.returncode:
+        raise ExportError((done.stderr.strip() or f"its process ended with status {done.returncode}").splitlines()[-1])
+    return np.load(job.folder / "outputs.npy"), float((job.folder / "latency.txt").read_text())
 
-    format: str
-    folder: Path
-    name: str
-    input_shape: tuple[int | None, ...]
-    example_size: int
-    output: str
-    raw: bool = False
-    quantization: str | None = None
-    integer_input: bool = False
-    integer_output: bool = False
-    metadata: dict[str, Any] = field(default_factory=dict)
 
-    @property
-    def target(self) -> Path:
-        return self.folder / "written" / self.name
-
-    def representative(self) -> Iterator[np.ndarray]:
-        """Gives the images by which the ranges of integers are chosen, in batches that the network takes."""
-        images, size = np.load(self.folder / "representative.npy"), self.input_shape[0] or 1
-        for first in range(0, len(images), size):
-            yield np.resize(images[first : first + size], (size, *images.shape[1:]))  # the last one is filled up
-
-    def carry_out(self, model: keras.Model) -> tuple[np.ndarray, float]:
-        """Writes the file, and returns the outputs that it gives and the seconds that it takes for one image.
-
-        Raises:
-            ExportError: if the format cannot be written or opened.
-        """
-        backend = FORMATS[self.format].backend
-        if backend in (None, keras.backend.backend()) and device() == "cpu":
-            return self.write_and_run(model)
-        (self.folder / "job.json").write_text(json.dumps({**asdict(self), "folder": str(self.folder)}))
-        model.save(self.folder / "model.keras")
-        # Writing takes no accelerator, and must not take the memory of one from the backend that runs.
-        on_cpu = {"CUDA_VISIBLE_DEVICES": "", "JAX_PLATFORMS": "cpu", "KERAS_TORCH_DEVICE": "cpu"}
-        environment = {**os.environ, **on_cpu, "KERAS_BACKEND": backend or keras.backend.backend()}
-        if backend == "tensorflow":  # the command line switches oneDNN off where TensorFlow only feeds the images
-            environment.pop("TF_ENABLE_ONEDNN_OPTS", None)
-        environment["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
-        command = [sys.executable, "-m", "keras_mixers.export.job", str(self.folder)]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True)
-        if done.returncode:
-            raise ExportError((done.stderr.strip() or "its process ended without a word").splitlines()[-1])
-        return np.load(self.folder / "outputs.npy"), float((self.folder / "latency.txt").read_text())
-
-    def write_and_run(self, model: keras.Model) -> tuple[np.ndarray, float]:
-        """Does in this process what `carry_out` does."""
-        self.target.parent.mkdir()
-        images = np.load(self.folder / "images.npy")
-        try:
-            with quiet():
-                _function(FORMATS[self.format].write)(model, self)
-                run = _function(FORMATS[self.format].open)(self.target)
-                size = self.input_shape[0]
-                return run_in_batches(run, images, size), latency(run, images[:1].repeat(size or 1, 0))
-        except Exception as error:  # whatever a converter raises
-            reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-            raise ExportError(
-                f"The network could not be written as {self.format}: {reason.strip().rstrip('.')}."
-            ) from error
+def write_and_run(job: Job, model: keras.Model) -> tuple[np.ndarray, float]:
+    """Does in this process what `carry_out` does."""
+    job.target.parent.mkdir()
+    images = job.images()
+    try:
+        with quiet():
+            job.format.write(model, job)
+            run = job.format.open(job.target)
+            return run_in_batches(run, images, job.batch_size), latency(run, images[:1].repeat(job.batch_size or 1, 0))
+    except Exception as error:  # whatever a converter raises
+        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise ExportError(f"The network could not be written as {job.name}: {reason.strip().rstrip('.')}.") from error
 
 
 @contextlib.contextmanager
@@ -114,34 +71,45 @@ def quiet() -> Iterator[None]:
         yield
 
 
-def _function(path: str) -> Callable:
-    module, _, name = path.partition(":")
-    return getattr(import_module(f"keras_mixers.export.{module}"), name)
+def run_in_batches(run: Run, images: np.ndarray, batch_size: int | None) -> np.ndarray:
+    """Returns the outputs for all images; a file of a fixed batch size gets the last batch filled up."""
+    size = batch_size or 64
+    outputs = []
+    for first in range(0, len(images), size):
+        batch = images[first : first + size]
+        missing = 0 if batch_size is None else size - len(batch)
+        outputs.append(run(np.concatenate([batch, batch[:1].repeat(missing, 0)]))[: len(batch)])
+    return np.concatenate(outputs)
 
 
-def main(folder: str) -> int:
-    """Carries out the job in a folder."""
+def latency(run: Run, images: np.ndarray, seconds: float = 1.0) -> float:
+    """Returns the median of the seconds that a call takes, measured for about `seconds`."""
+    for _ in range(3):
+        run(images)
+    times, end = [], time.perf_counter() + seconds
+    while len(times) < 5 or time.perf_counter() < end:
+        start = time.perf_counter()
+        run(images)
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)
+
+
+def main(folder: str, name: str) -> None:
+    """Carries out the job in a folder, in a process of its own; ends it with one sentence if that fails."""
     folder = Path(folder)
-    values = json.loads((folder / "job.json").read_text())
-    job = Job(**{**values, "folder": folder, "input_shape": tuple(values["input_shape"])})
     try:
-        try:
-            model = keras.models.load_model(folder / "model.keras", compile=False)
-        except Exception as error:
-            unknown = re.search(r"Could not locate class '\w+'", str(error))
-            reason = unknown[0] if unknown else str(error).splitlines()[0].rstrip(".")
-            raise ExportError(
-                f"The process that writes {job.format} cannot load the network ({reason}); set "
-                f"KERAS_BACKEND={keras.backend.backend()} and export it where its classes are known."
-            ) from error
-        outputs, seconds = job.write_and_run(model)
+        job = pickle.loads((folder / "job.pickle").read_bytes())
+        model = keras.models.load_model(folder / "model.keras", compile=False)
+    except Exception as error:
+        unknown = re.search(r"Could not locate class '\w+'", str(error))
+        reason = unknown[0] if unknown else str(error).splitlines()[0].rstrip(".")
+        sys.exit(
+            f"The process that writes {name} cannot load the network ({reason}); set "
+            f"KERAS_BACKEND={backends.NAME} and export it where its classes are known."
+        )
+    try:
+        outputs, seconds = write_and_run(job, model)
     except ExportError as error:
-        print(error, file=sys.stderr)
-        return 1
+        sys.exit(str(error))
     np.save(folder / "outputs.npy", outputs)
     (folder / "latency.txt").write_text(repr(seconds))
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))

@@ -18,6 +18,10 @@ class ImageError(ValueError):
     _keras_call_info_injected = True
 
 
+class UnknownLayerError(ValueError):
+    """A network has a layer that cannot be written out in plain Keras layers, such as a mixer of the user's own."""
+
+
 def check_positive_int(name: str, value: object) -> int:
     """Returns `value` as an int if it is a whole number of at least 1."""
     if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 1:

@@ -3,11 +3,11 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from keras_mixers.backends import keep_memory
 from keras_mixers.optimizers.adamw import AdamW
 from keras_mixers.optimizers.muon import Muon
 from keras_mixers.optimizers.schedule import TriangularSchedule
 from keras_mixers.training.history import HistoryWriter, read_history
-from keras_mixers.training.memory import keep_memory
 
 if TYPE_CHECKING:
     from keras_mixers.training.devices import join_processes

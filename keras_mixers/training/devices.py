@@ -16,6 +16,7 @@ from typing import Any
 
 import keras
 
+from keras_mixers import backends
 from keras_mixers.data import DataShard
 
 # What JAX, TensorFlow, Gloo and NCCL write when a peer is gone; they share no class of exceptions.
@@ -147,8 +148,7 @@ def check_count_of_many(count: int | None, local: int) -> None:
 
 
 def _of_backend() -> ModuleType:
-    # The one place here that asks for the backend: backends.NAME, once that is merged.
-    return import_module(f"keras_mixers.training.devices_on_{keras.backend.backend()}")
+    return import_module(f"keras_mixers.training.devices_on_{backends.NAME}")
 
 
 def _tells_of_lost_process(error: Exception) -> bool:

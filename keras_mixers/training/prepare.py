@@ -3,18 +3,19 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import keras
 
+from keras_mixers import backends
 from keras_mixers.data import Images, eval_batches, load_tfds
 from keras_mixers.models import create_model
 from keras_mixers.optimizers import OPTIMIZERS, SCHEDULES
 from keras_mixers.training.checkpoints import Checkpoint, Position, last_checkpoint
 from keras_mixers.training.devices import Devices
 from keras_mixers.training.folder import check_same_start
-from keras_mixers.training.memory import keep_memory
 from keras_mixers.training.recipe import Recipe
 from keras_mixers.training.whitening import whiten_patches
 
@@ -91,7 +92,7 @@ def prepare(
         check_same_start(directory, checkpoint.notes.get("start"), start)
         notes |= checkpoint.notes
 
-    keep_memory()
+    backends.keep_memory()
     keras.utils.set_random_seed(recipe.seed)
     model = make_model(recipe, train_images.class_names, weights)
     if recipe.whitening:
@@ -209,14 +210,11 @@ def make_model(recipe: Recipe, class_names: Sequence[str], weights: str | Path |
 
 def freeze_blocks(model: keras.Model, blocks: int) -> None:
     """Keeps the weights of the embedding and of the first blocks as they are, their norms' statistics too."""
-    indices = [int(layer.name.split("_")[1]) for layer in model.layers if layer.name.startswith("block_")]
-    known = max(indices, default=-1) + 1
+    known = len(model.blocks)
     if not isinstance(blocks, int) or not 0 <= blocks <= known:
         raise ValueError(f"freeze must be a number of blocks from 0 to {known}, got freeze={blocks!r}.")
-    frozen = ("patch_embed", *(f"block_{i}_" for i in range(blocks)))
-    for layer in model.layers if blocks else ():
-        if layer.name.startswith(frozen):
-            layer.trainable = False
+    for layer in [model.embedding, *chain(*model.blocks[:blocks])] if blocks else ():
+        layer.trainable = False
 
 
 def compile_model(model: keras.Model, recipe: Recipe, batches_per_epoch: int) -> None:

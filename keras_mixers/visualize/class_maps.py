@@ -1,7 +1,7 @@
 """Where in an image a network sees a class."""
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +10,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_mixers import backends
 from keras_mixers.inference.images import check_batch, is_channels_first, prepare_images
 from keras_mixers.inference.prediction import log_softmax
 from keras_mixers.layers.validation import check_positive_int
@@ -111,7 +112,9 @@ def grad_cam(
     found = []
     for first in range(0, len(images), BATCH):
         maps = features[first : first + BATCH].astype("float32")
-        gradient = _gradient(sum_of_logits, maps, weights[first : first + BATCH].astype("float32"))
+        chosen = ops.convert_to_tensor(weights[first : first + BATCH], "float32")
+        _, (gradient,) = backends.value_and_gradients(lambda maps, w=chosen: sum_of_logits(maps, w), [maps])
+        gradient = ops.convert_to_numpy(gradient)
         found.append(np.einsum("nhwd,nd->nhw", maps, gradient.mean((1, 2))).clip(0))
     return np.concatenate(found)
 
@@ -227,25 +230,3 @@ def _classes(model: keras.Model, images: np.ndarray, class_index: int | Sequence
             f"class_index={class_index!r}."
         )
     return np.broadcast_to(indices, count)
-
-
-def _gradient(function: Callable[[Any, Any], Any], x: np.ndarray, *others: np.ndarray) -> np.ndarray:
-    """Returns the gradient of a number by the first array that it is computed from."""
-    backend = keras.backend.backend()
-    if backend == "jax":
-        import jax
-
-        return np.asarray(jax.jit(jax.grad(function))(x, *others))
-    tensor, *others = (ops.convert_to_tensor(array) for array in (x, *others))
-    if backend == "tensorflow":
-        import tensorflow as tf
-
-        with tf.GradientTape() as tape:
-            tape.watch(tensor)
-            value = function(tensor, *others)
-        return tape.gradient(value, tensor).numpy()
-    import torch
-
-    tensor.requires_grad_()
-    (gradient,) = torch.autograd.grad(function(tensor, *others), tensor)
-    return gradient.cpu().numpy()

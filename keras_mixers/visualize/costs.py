@@ -1,7 +1,6 @@
 """What networks reach against what they cost, and what the papers' mixers save."""
 
 import functools
-import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,16 +22,17 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COSTS = {"params": "trainable parameters", "macs": "multiply-accumulates for one image"}
-# How the names of a family's models begin, and its colour and marker.
+# Colour and marker of the papers' families; others are yellow.
 FAMILIES = {
-    "ConvMixer": ("convmixer_", BLACK, "o"),
-    "SplitMixer-I": ("splitmixer_i_", BLUE, "s"),
-    "SplitMixer-II": ("splitmixer_ii_", ORANGE, "^"),
-    "SplitMixer-III": ("splitmixer_iii_", GREEN, "v"),
-    "SplitMixer-IV": ("splitmixer_iv_", VERMILION, "D"),
-    "SplitMixer-V": ("splitmixer_v_", PURPLE, "P"),
-    "3D convolution": ("stridemixer_", SKY, "X"),
+    "ConvMixer": (BLACK, "o"),
+    "SplitMixer-I": (BLUE, "s"),
+    "SplitMixer-II": (ORANGE, "^"),
+    "SplitMixer-III": (GREEN, "v"),
+    "SplitMixer-IV": (VERMILION, "D"),
+    "SplitMixer-V": (PURPLE, "P"),
+    "3D convolution": (SKY, "X"),
 }
+OTHERS = (YELLOW, "*")
 
 
 @dataclass(frozen=True)
@@ -74,9 +74,8 @@ def accuracy_points(dataset: str = "cifar10", cost: str = "params", results: str
     """
     check_choice("dataset", dataset, tuple(DATASETS))
     check_choice("cost", cost, tuple(COSTS))
-    classes = DATASETS[dataset].num_classes
     points = [
-        Point(name, _family(name), getattr(_profile(name, classes), cost), published.top1)
+        _point(name, dataset, cost, published.top1)
         for name, preset in PRESETS.items()
         for published in preset.published
         if published.dataset == dataset
@@ -86,10 +85,10 @@ def accuracy_points(dataset: str = "cifar10", cost: str = "params", results: str
     if not Path(results).exists():
         raise FileNotFoundError(f"There are no results in {str(results)!r}; reproduce writes them there.")
     for row in read_results(results):
-        if row.recipe.startswith(f"{dataset}_") and re.fullmatch(r"(precision=\w+)?", row.changes):
-            counts = _profile(row.model, classes)
-            if row.parameters == counts.params:  # a recipe in small has another network than the one of its name
-                points.append(Point(row.model, _family(row.model), getattr(counts, cost), row.top1, ours=True))
+        of_paper = row.recipe.startswith(f"{dataset}_") and re.fullmatch(r"(precision=\w+)?", row.changes)
+        # A recipe in small has another network than the one of its name: its parameters tell.
+        if of_paper and row.parameters == _profile(row.model, DATASETS[dataset].num_classes).params:
+            points.append(_point(row.model, dataset, cost, row.top1, ours=True))
     return points
 
 
@@ -124,7 +123,8 @@ def accuracy_against_cost(
     from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 
     axes = figure.subplots()
-    for family, (_, color, marker) in FAMILIES.items():
+    for family in dict.fromkeys([*FAMILIES, *(point.family for point in points)]):
+        color, marker = FAMILIES.get(family, OTHERS)
         for ours in (False, True):
             of_family = [point for point in points if point.family == family and point.ours == ours]
             places = [point.cost for point in of_family], [point.top1 for point in of_family]
@@ -191,7 +191,7 @@ def savings(dim: int = 256, save: str | Path | None = None) -> "Figure":
         by_segments.plot(segments, counted, marker, color=color, ms=size, mfc="none" if size > 5 else color, label=name)
     by_segments.set(title="segments side by side", xlabel="number of segments s")
 
-    rows = [name for name, preset in PRESETS.items() if preset.pixels.size == 32 and not name.startswith("convmixer")]
+    rows = [name for name, preset in PRESETS.items() if preset.pixels.size == 32 and preset.family != "ConvMixer"]
     baseline = _profile("convmixer_256_8_p2_k5", 10)
     for place, (cost, words, color) in enumerate((("params", "parameters", BLUE), ("macs", "MACs", YELLOW))):
         parts = [100 * (1 - getattr(_profile(name, 10), cost) / getattr(baseline, cost)) for name in rows]
@@ -230,8 +230,9 @@ def saved_by(mixers: Sequence[layers.ChannelSplitMixer], dim: int) -> Saving:
     """
     for mixer in mixers:
         without_values(mixer.build, (None, 1, 1, dim))
-    params = np.mean([sum(math.prod(each.kernel.shape) for each in mixer.pointwise) for mixer in mixers])
-    macs = np.mean([sum((stop - start) ** 2 for start, stop in mixer.mixed_spans) for mixer in mixers])
+    macs = [mixer.multiply_accumulates((1, 1, 1, dim)) for mixer in mixers]
+    params = np.mean([count / mixer.kernel_uses for count, mixer in zip(macs, mixers, strict=True)])
+    macs = np.mean(macs)
     return Saving(float(1 - params / dim**2), float(1 - macs / dim**2))
 
 
@@ -255,12 +256,10 @@ def _mixers_v(ratio: float) -> list[layers.ChannelSplitMixer]:
     return [layers.ChannelSplitMixerV(ratio)]
 
 
-def _family(name: str) -> str:
-    for family, (prefix, _, _) in FAMILIES.items():
-        if name.startswith(prefix):
-            return family
-    known = ", ".join(prefix for prefix, _, _ in FAMILIES.values())
-    raise ValueError(f"models must be of a family of the papers, whose names begin with {known}; got {name!r}.")
+def _point(name: str, dataset: str, cost: str, top1: float, ours: bool = False) -> Point:
+    return Point(
+        name, get_preset(name).family, getattr(_profile(name, DATASETS[dataset].num_classes), cost), top1, ours
+    )
 
 
 @functools.cache

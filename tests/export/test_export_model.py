@@ -13,8 +13,7 @@ from keras import ops
 from small_networks import small
 
 import keras_mixers
-from keras_mixers.export import ExportError, ExportReport, export_model, read_metadata
-from keras_mixers.export.formats import FORMATS
+from keras_mixers.export import FORMATS, ExportError, ExportReport, export_model, read_metadata
 
 PIXELS = replace(keras_mixers.get_preset("splitmixer_i_256_8").pixels, size=16)
 CLASSES = ("a", "b", "c", "d", "e")

@@ -1,0 +1,127 @@
+"""LiteRT's .tflite files: written by TensorFlow's converter, run by ai-edge-litert."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from keras_mixers.export.folding import Form
+from keras_mixers.export.format import Format, Job, Quantization, Run
+from keras_mixers.export.saved_model import save
+
+
+class LiteRT(Format):
+    """A .tflite file of builtin operations; its metadata are in a zip archive at its end, as Android's tools expect."""
+
+    title = "LiteRT"
+    suffix = ".tflite"
+    backend = "tensorflow"
+    packages = ("tensorflow", "ai_edge_litert")
+    extra = "litert"
+    quantizations = {
+        "float16": Quantization(1e-2),
+        "dynamic": Quantization(0.1),
+        "int8": Quantization(0.3, calibrated=True, integer_io=True),
+    }
+
+    def form(self, form: Form, quantization: str | None) -> Form:
+        if form.folded:
+            # int8 has one range per tensor: channels stay on the scale of the norm's output.
+            form = replace(form, multiply_add="depthwise", units=quantization not in ("dynamic", "int8"))
+        # The converter cannot quantise a cast: the pixels enter as float32, which it replaces by uint8.
+        return replace(form, raw="float32") if form.raw and quantization == "int8" else form
+
+    def write(self, model: keras.Model, job: Job) -> None:
+        import tensorflow as tf
+
+        raw = job.form.raw is not None
+        saved = job.folder / "saved_model"
+        save(model, job, saved)
+        converter = tf.lite.TFLiteConverter.from_saved_model(str(saved))
+        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
+        if job.quantization is not None:
+            converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        if job.quantization == "float16":
+            converter.target_spec.supported_types = [tf.float16]
+        if job.quantization == "int8":
+            converter.representative_dataset = lambda: ([images] for images in _calibration_images(job))
+            converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+            if raw or job.integer_io:
+                converter.inference_input_type = tf.uint8 if raw else tf.int8
+            if job.integer_io:
+                converter.inference_output_type = tf.int8
+        network = converter.convert()
+        job.target.write_bytes(_shrink(network) if job.quantization in ("dynamic", "int8") else network)
+        self.append_metadata(job.target, job.metadata)
+
+    def open(self, path: Path) -> Run:
+        """Returns the file as a function of floats, which are quantised and dequantised where it takes integers."""
+        from ai_edge_litert.interpreter import Interpreter
+
+        interpreter = Interpreter(str(path))
+        (image,), (output,) = interpreter.get_input_details(), interpreter.get_output_details()
+        prepared = None
+
+        def run(images: np.ndarray) -> np.ndarray:
+            nonlocal prepared
+            if images.shape != prepared:
+                interpreter.resize_tensor_input(image["index"], images.shape)
+                interpreter.allocate_tensors()
+                prepared = images.shape
+            interpreter.set_tensor(image["index"], _quantized(images, image))
+            interpreter.invoke()
+            return _dequantized(interpreter.get_tensor(output["index"]), output)
+
+        return run
+
+
+def _calibration_images(job: Job) -> Iterator[np.ndarray]:
+    for images in job.representative():
+        images = images.astype("float32")
+        yield images
+    if job.form.raw:  # with black and white pixels in it, the range is that of pixels: an integer is the pixel itself
+        images.flat[0], images.flat[-1] = 0, 255
+        yield images
+
+
+def _quantized(values: np.ndarray, details: dict) -> np.ndarray:
+    scale, zero = details["quantization"]
+    if not scale:
+        return values.astype(details["dtype"])
+    limits = np.iinfo(details["dtype"])
+    return np.clip(np.rint(values / scale) + zero, limits.min, limits.max).astype(details["dtype"])
+
+
+def _dequantized(values: np.ndarray, details: dict) -> np.ndarray:
+    scale, zero = details["quantization"]
+    return (values.astype("float32") - zero) * scale if scale else values
+
+
+def _shrink(network: bytes) -> bytes:
+    """Returns the same network in fewer bytes, without the names of its inner tensors.
+
+    The converter stores a scale and a zero per channel for a convolution's weights, and again for its bias: 24 bytes
+    per channel, more than half of an eight-bit depthwise network. The runtimes insist on the zeros, all of them 0, but
+    equal vectors of a flatbuffer can share one place.
+    """
+    import flatbuffers
+    from tensorflow.lite.tools import flatbuffer_utils
+
+    places = {}
+
+    class SharingBuilder(flatbuffers.Builder):
+        def CreateNumpyVector(self, x: np.ndarray) -> int:
+            key = x.dtype.str, x.tobytes()
+            if key not in places:
+                places[key] = super().CreateNumpyVector(x)
+            return places[key]
+
+    model = flatbuffer_utils.convert_bytearray_to_object(bytearray(network))
+    for graph in model.subgraphs:
+        for i in {*range(len(graph.tensors))} - {*graph.inputs, *graph.outputs}:
+            graph.tensors[i].name = None
+    builder = SharingBuilder(1024)
+    builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
+    return bytes(builder.Output())

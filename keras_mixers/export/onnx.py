@@ -1,0 +1,93 @@
+"""ONNX's .onnx files: written by PyTorch, quantised and run by ONNX Runtime."""
+
+import json
+import warnings
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_mixers.export.folding import Form
+from keras_mixers.export.format import METADATA, Job, Quantization, Run
+from keras_mixers.export.torch_program import TorchProgram, trace
+from keras_mixers.inference.images import is_channels_first
+
+OPSET = 20  # the first one with GELU
+
+
+class Onnx(TorchProgram):
+    """An .onnx file from `image` to what the network gives."""
+
+    title = "ONNX"
+    suffix = ".onnx"
+    packages = ("torch", "onnx", "onnxscript", "onnxruntime")
+    extra = "onnx"
+    quantizations = {"dynamic": Quantization(0.1), "int8": Quantization(0.3, calibrated=True)}
+
+    def form(self, form: Form, quantization: str | None) -> Form:
+        form = super().form(form, quantization)
+        if not form.folded or quantization is None:
+            return form
+        # int8 has one range per tensor: channels stay on the scale of the norm's output. A multiply-add is then a
+        # convolution, which has a scale per channel for its weights and rounds once.
+        return replace(form, units=False, multiply_add="depthwise" if quantization == "int8" else form.multiply_add)
+
+    def write(self, model: keras.Model, job: Job) -> None:
+        import onnx
+
+        network = convert(model, job)
+        if job.quantization is not None:
+            network = _quantize(network, job)
+        onnx.helper.set_model_props(network, {METADATA: json.dumps(job.metadata)})
+        onnx.save(network, job.target)
+
+    def open(self, path: Path) -> Run:
+        import onnxruntime
+
+        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        return lambda images: session.run(None, {"image": images})[0]
+
+    def read_metadata(self, path: Path) -> str:
+        import onnx
+
+        return {entry.key: entry.value for entry in onnx.load(path).metadata_props}[METADATA]
+
+
+def convert(model: keras.Model, job: Job) -> Any:
+    """Returns the network as an `onnx.ModelProto`."""
+    import torch
+
+    axes = ("batch", "channels", "height", "width") if is_channels_first(model) else ("batch", "height", "width")
+    names = {axis: name for axis, name in enumerate(axes) if job.input_shape(model)[axis] is None}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        exported = torch.onnx.export(
+            trace(model, job), input_names=["image"], output_names=[job.output], opset_version=OPSET, verbose=False,
+            dynamic_shapes={"image": names},
+        )  # fmt: skip
+    return exported.model_proto
+
+
+def _quantize(network: Any, job: Job) -> Any:
+    import onnx
+    from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_dynamic, quantize_static
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    class Reader(CalibrationDataReader):
+        def __init__(self) -> None:
+            self.batches = job.representative()
+
+        def get_next(self) -> dict[str, np.ndarray] | None:
+            images = next(self.batches, None)
+            return None if images is None else {"image": images}
+
+    plain, quantized = job.folder / "plain.onnx", job.folder / "quantized.onnx"
+    onnx.save(network, plain)
+    quant_pre_process(plain, plain)
+    if job.quantization == "dynamic":
+        quantize_dynamic(plain, quantized, per_channel=True, weight_type=QuantType.QInt8)
+    else:
+        quantize_static(plain, quantized, Reader(), per_channel=True)
+    return onnx.load(quantized)
