@@ -13,9 +13,10 @@ import shutil
 from dataclasses import asdict
 from pathlib import Path
 
-from keras_mixers.data import find_dataset, load_tfds
+from keras_mixers.data import load_tfds
 from keras_mixers.inference import evaluate_images, load_trained
 from keras_mixers.models import create_model, get_preset
+from keras_mixers.models.datasets import find_dataset
 from keras_mixers.training.recipe import Recipe
 from keras_mixers.training.report import read_metrics
 from keras_mixers.training.reproduction import run_folder

@@ -1,27 +1,33 @@
 """Images from TFDS and from folders, as `tf.data` batches for every Keras backend."""
 
-from importlib import import_module
 from typing import Any
 
 from keras_mixers.data.augmentation_settings import Augmentation
-from keras_mixers.data.datasets import DATASETS, Dataset, find_dataset
+from keras_mixers.models.datasets import DATASETS, Dataset
 
-# These import TensorFlow: only once they are asked for.
-_LATER = {
-    "DataShard": "shard",
-    "Images": "sources",
-    "eval_batches": "batches",
-    "load_folder": "sources",
-    "load_folders": "sources",
-    "load_tfds": "sources",
-    "train_batches": "batches",
-}
+try:
+    from keras_mixers.data import startup  # noqa: F401  # isort: split
+    from keras_mixers.data.batches import eval_batches, train_batches
+    from keras_mixers.data.shard import DataShard
+    from keras_mixers.data.sources import Images, load_folder, load_folders, load_tfds
+except ImportError as error:  # recipes can be read all the same
+    _missing = error
 
-__all__ = ["DATASETS", "Augmentation", "Dataset", "find_dataset", *_LATER]
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _LATER:
+    def __getattr__(name: str) -> Any:
+        if name in __all__:
+            raise _missing
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    import_module(f"{__name__}.startup")  # before TensorFlow runs
-    return getattr(import_module(f"{__name__}.{_LATER[name]}"), name)
+
+
+__all__ = [
+    "DATASETS",
+    "Augmentation",
+    "DataShard",
+    "Dataset",
+    "Images",
+    "eval_batches",
+    "load_folder",
+    "load_folders",
+    "load_tfds",
+    "train_batches",
+]

@@ -16,6 +16,7 @@ import keras
 import numpy as np
 
 from keras_mixers.models.conv_mixer import ConvMixer
+from keras_mixers.models.datasets import DATASETS, IMAGENET
 from keras_mixers.models.image_spec import ImageSpec
 from keras_mixers.models.split_mixer import (
     SplitMixerI,
@@ -27,12 +28,9 @@ from keras_mixers.models.split_mixer import (
 )
 from keras_mixers.weights import packaged_weights, read_card
 
-IMAGENET = ImageSpec(224, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), crop_fraction=0.96)
-CIFAR10 = ImageSpec(32, mean=(0.4914, 0.4822, 0.4465), std=(0.2471, 0.2435, 0.2616))
-CIFAR10_SPLITMIXER = ImageSpec(32, mean=(0.4914, 0.4822, 0.4465), std=(0.2023, 0.1994, 0.2010))
-# How many classes the papers' data sets have.
-CLASSES = {"cifar10": 10, "cifar100": 100, "flowers102": 102, "food101": 101, "imagenet": 1000}
-FLOWERS102 = ImageSpec(224, mean=(0.507, 0.487, 0.441), std=(0.267, 0.256, 0.276))
+CIFAR10 = DATASETS["cifar10"].pixels
+CIFAR10_SPLITMIXER = replace(CIFAR10, std=(0.2023, 0.1994, 0.2010))
+FLOWERS102 = replace(DATASETS["flowers102"].pixels, crop_fraction=1.0)
 
 
 @dataclass(frozen=True)
@@ -76,7 +74,7 @@ class Preset:
 
 def _arguments(builder, dim, blocks, patch, kernel, dataset, **others) -> dict[str, Any]:
     sizes = {"dim": dim, builder.blocks_argument: blocks, "kernel_size": kernel, "patch_size": patch}
-    return {**sizes, "num_classes": CLASSES[dataset], **others}
+    return {**sizes, "num_classes": DATASETS[dataset].num_classes, **others}
 
 
 def _imagenet_convmixer(dim, depth, patch, kernel, top1, source="ConvMixer Table 2", timm=None, **others) -> Preset:

@@ -148,7 +148,6 @@ def check_count_of_many(count: int | None, local: int) -> None:
 
 
 def _of_backend() -> ModuleType:
-    # The one place here that asks for the backend: backends.NAME, once that is merged.
     return import_module(f"keras_mixers.training.devices_on_{backends.NAME}")
 
 

@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from typing import Any
 
 from keras_mixers.data import Augmentation
-from keras_mixers.data.datasets import find_dataset
 from keras_mixers.layers.validation import (
     DTYPE_POLICIES,
     check_choice,
@@ -17,6 +16,7 @@ from keras_mixers.layers.validation import (
     did_you_mean,
 )
 from keras_mixers.models import ImageSpec, get_preset
+from keras_mixers.models.datasets import find_dataset
 from keras_mixers.models.isotropic import NetworkOptions
 from keras_mixers.optimizers import OPTIMIZERS, SCHEDULES
 

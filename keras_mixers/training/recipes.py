@@ -8,9 +8,10 @@ CutMix takes the weight decay of its best row of Table 4.
 from dataclasses import replace
 from typing import Any
 
-from keras_mixers.data import DATASETS, Augmentation
+from keras_mixers.data import Augmentation
 from keras_mixers.layers.validation import did_you_mean
 from keras_mixers.models import get_preset
+from keras_mixers.models.datasets import DATASETS
 from keras_mixers.training.recipe import Recipe
 
 # timm's magnitude of 9 is on a scale to 10.

@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from keras_mixers.data import find_dataset
 from keras_mixers.environment import describe_environment
+from keras_mixers.models.datasets import find_dataset
 from keras_mixers.training.recipes import RECIPES, get_recipe
 from keras_mixers.training.results import RunResult, add_result, read_results
 from keras_mixers.training.run import fit

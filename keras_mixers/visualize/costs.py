@@ -12,7 +12,8 @@ import numpy as np
 from keras_mixers import layers
 from keras_mixers.layers.validation import check_choice, check_positive_int
 from keras_mixers.models import create_model, get_preset
-from keras_mixers.models.presets import CLASSES, PRESETS
+from keras_mixers.models.datasets import DATASETS
+from keras_mixers.models.presets import PRESETS
 from keras_mixers.profiling import Profile, profile, without_values
 from keras_mixers.training.results import read_results
 from keras_mixers.visualize.style import BLACK, BLUE, GREEN, ORANGE, PURPLE, SKY, VERMILION, YELLOW, new_figure, saved
@@ -71,7 +72,7 @@ def accuracy_points(dataset: str = "cifar10", cost: str = "params", results: str
         >>> [(point.family, point.top1) for point in points][:2]
         [('ConvMixer', 74.59), ('SplitMixer-I', 73.56)]
     """
-    check_choice("dataset", dataset, tuple(CLASSES))
+    check_choice("dataset", dataset, tuple(DATASETS))
     check_choice("cost", cost, tuple(COSTS))
     points = [
         _point(name, dataset, cost, published.top1)
@@ -86,7 +87,7 @@ def accuracy_points(dataset: str = "cifar10", cost: str = "params", results: str
     for row in read_results(results):
         of_paper = row.recipe.startswith(f"{dataset}_") and re.fullmatch(r"(precision=\w+)?", row.changes)
         # A recipe in small has another network than the one of its name: its parameters tell.
-        if of_paper and row.parameters == _profile(row.model, CLASSES[dataset]).params:
+        if of_paper and row.parameters == _profile(row.model, DATASETS[dataset].num_classes).params:
             points.append(_point(row.model, dataset, cost, row.top1, ours=True))
     return points
 
@@ -256,7 +257,9 @@ def _mixers_v(ratio: float) -> list[layers.ChannelSplitMixer]:
 
 
 def _point(name: str, dataset: str, cost: str, top1: float, ours: bool = False) -> Point:
-    return Point(name, get_preset(name).family, getattr(_profile(name, CLASSES[dataset]), cost), top1, ours)
+    return Point(
+        name, get_preset(name).family, getattr(_profile(name, DATASETS[dataset].num_classes), cost), top1, ours
+    )
 
 
 @functools.cache

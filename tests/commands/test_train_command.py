@@ -1,4 +1,4 @@
-"""`train` carries out a recipe: what it leaves, that it goes on, and what it refuses."""
+"""`train` carries out a recipe: what it leaves, that it resumes, and what it refuses."""
 
 import json
 import shutil

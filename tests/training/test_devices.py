@@ -147,7 +147,7 @@ def test_only_what_an_engine_says_of_its_peers_is_a_lost_process():
 
 
 @shares
-def test_a_run_of_one_is_gone_on_with_by_two(alone, tmp_path):
+def test_a_run_of_one_is_resumed_by_two(alone, tmp_path):
     class Break(keras.callbacks.Callback):
         def on_epoch_end(self, epoch, logs=None):
             if epoch == 1:

@@ -5,8 +5,9 @@ A data set without a row trains too, by its TFDS name, with the splits and stati
 
 from dataclasses import dataclass, replace
 
-from keras_mixers.models import ImageSpec
-from keras_mixers.models.presets import CIFAR10, FLOWERS102, IMAGENET
+from keras_mixers.models.image_spec import ImageSpec
+
+IMAGENET = ImageSpec(224, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), crop_fraction=0.96)
 
 
 @dataclass(frozen=True)
@@ -14,8 +15,9 @@ class Dataset:
     """A data set of TFDS.
 
     Attributes:
-        name: what recipes, published accuracies and weights call it.
+        name: what presets, recipes and weights call it.
         tfds: its name in TFDS.
+        num_classes: number of classes.
         pixels: size and statistics of its images.
         train_split: TFDS split to train on.
         test_split: TFDS split to evaluate.
@@ -23,6 +25,7 @@ class Dataset:
 
     name: str
     tfds: str
+    num_classes: int
     pixels: ImageSpec
     train_split: str = "train"
     test_split: str = "test"
@@ -31,12 +34,14 @@ class Dataset:
 DATASETS = {
     row.name: row
     for row in (
-        Dataset("cifar10", "cifar10", CIFAR10),
-        Dataset("cifar100", "cifar100", ImageSpec(32, mean=(0.5071, 0.4867, 0.4408), std=(0.2675, 0.2565, 0.2761))),
+        Dataset("cifar10", "cifar10", 10, ImageSpec(32, (0.4914, 0.4822, 0.4465), (0.2471, 0.2435, 0.2616))),
+        Dataset("cifar100", "cifar100", 100, ImageSpec(32, (0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761))),
         # Photographs: evaluation resizes to 230 pixels, as training does, and takes the centre.
-        Dataset("flowers102", "oxford_flowers102", replace(FLOWERS102, crop_fraction=0.9739)),
-        Dataset("food101", "food101", replace(IMAGENET, crop_fraction=0.9739), test_split="validation"),
-        Dataset("imagenet", "imagenet2012", IMAGENET, test_split="validation"),
+        Dataset(
+            "flowers102", "oxford_flowers102", 102, ImageSpec(224, (0.507, 0.487, 0.441), (0.267, 0.256, 0.276), 0.9739)
+        ),
+        Dataset("food101", "food101", 101, replace(IMAGENET, crop_fraction=0.9739), test_split="validation"),
+        Dataset("imagenet", "imagenet2012", 1000, IMAGENET, test_split="validation"),
     )
 }
 
