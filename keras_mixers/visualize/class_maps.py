@@ -38,7 +38,7 @@ def class_activation_map(
         class_index: the class, or one for each image; None for the most probable one of each.
 
     Returns:
-        float32 (n, height, width), a number for each patch.
+        float32 (n, height, width), one value per patch.
 
     Raises:
         ValueError: if the model has no such head, or an argument is not as above.
@@ -79,7 +79,7 @@ def grad_cam(
         layer: whose feature maps, by the name of the layer, such as `"block_3_channel"`; None for the last ones.
 
     Returns:
-        float32 (n, height, width), a number of at least 0 for each patch.
+        float32 (n, height, width), one value of at least 0 per patch.
 
     Raises:
         ValueError: if the model has no such head, or an argument is not as above.

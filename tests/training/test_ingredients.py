@@ -39,9 +39,9 @@ def test_small_images_come_first_and_a_resumed_run_has_the_same_curve(tmp_path, 
     seen = []
     batches = loop.train_batches
 
-    def spy(source, batch_size, size, *, epochs, **arguments):
-        seen.append((epochs, size))
-        return batches(source, batch_size, size, epochs=epochs, **arguments)
+    def spy(source, batch_size, spec, *, epochs, **arguments):
+        seen.append((epochs, spec.size))
+        return batches(source, batch_size, spec, epochs=epochs, **arguments)
 
     monkeypatch.setattr(loop, "train_batches", spy)
     recipe = replace(RECIPE, early_size=6)
