@@ -14,7 +14,7 @@ and a network that two cores train in minutes is
 
 The images come from TensorFlow Datasets, which fetches them once; `--data-dir` says where they are. The output
 directory gets `model.keras`, `best.keras`, `history.csv` (one row an epoch), `metrics.json` and checkpoints, from which
-`--resume` goes on with a run that was broken off.
+`--resume` resumes an interrupted run.
 """
 
 import os
@@ -26,8 +26,14 @@ if os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow":
 import argparse
 from dataclasses import replace
 
+import keras_mixers
 from keras_mixers.commands.command import ending_in_a_sentence
-from keras_mixers.commands.training_arguments import add_dataset_arguments, add_run_arguments, run_arguments
+from keras_mixers.commands.training_arguments import (
+    add_dataset_arguments,
+    add_run_arguments,
+    join_the_others,
+    run_arguments,
+)
 from keras_mixers.data import Augmentation
 from keras_mixers.training import fit, get_recipe
 
@@ -83,7 +89,7 @@ def parse_arguments() -> argparse.Namespace:
 def main(args: argparse.Namespace) -> None:
     network = {
         "dim": args.dim,
-        "depth" if args.model == "ConvMixer" else "blocks": args.blocks,
+        getattr(keras_mixers, args.model).blocks_argument: args.blocks,
         "kernel_size": args.kernel_size,
         "patch_size": args.patch_size,
         "ratio": args.ratio,
@@ -108,8 +114,9 @@ def main(args: argparse.Namespace) -> None:
         published=None,
         source="",
     ).change(dict(args.changes))
-    run = fit(recipe, data_dir=args.data_dir, download=args.download, **run_arguments(args, "runs/cifar10"))
-    print(f"Test accuracy {run.metrics['test_accuracy']:.4f} after {recipe.epochs} epochs: {run.directory}")
+    process = join_the_others(args)
+    run = fit(recipe, data_dir=args.data_dir, download=args.download, **run_arguments(args, "runs/cifar10", process))
+    print(f"Test accuracy {run.metrics['top1']:.4f} after {recipe.epochs} epochs: {run.directory}")
 
 
 if __name__ == "__main__":

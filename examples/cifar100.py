@@ -13,8 +13,8 @@ is SplitMixer-I-256/8, 100 epochs, for a GPU. For each `--model` the paper has t
     splitmixer_v_r3_5  74.63
     stridemixer        71.99
 
-The images come from TensorFlow Datasets, which fetches them once; `--data-dir` says where they are. `--resume` goes on
-with a run that was broken off; `--set` changes any field of the recipe, such as `--set precision=float32`.
+The images come from TensorFlow Datasets, which fetches them once; `--data-dir` says where they are. `--resume`
+resumes an interrupted run; `--set` changes any field of the recipe, such as `--set precision=float32`.
 """
 
 import os
@@ -24,11 +24,12 @@ if os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow":
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # it feeds the images only
 
 from keras_mixers.commands.command import ending_in_a_sentence
-from keras_mixers.commands.training_arguments import recipe_parser, run_arguments
+from keras_mixers.commands.training_arguments import join_the_others, recipe_parser, run_arguments
 from keras_mixers.training import fit, get_recipe
 
 args = recipe_parser(__doc__, model="splitmixer_i").parse_args()
 with ending_in_a_sentence(args.debug):
     recipe = get_recipe(f"cifar100_{args.model}").change(dict(args.changes))
-    run = fit(recipe, data_dir=args.data_dir, download=args.download, **run_arguments(args, "runs/cifar100"))
-    print(f"Test accuracy {run.metrics['test_accuracy']:.4f}: {run.directory}")
+    process = join_the_others(args)
+    run = fit(recipe, data_dir=args.data_dir, download=args.download, **run_arguments(args, "runs/cifar100", process))
+    print(f"Test accuracy {run.metrics['top1']:.4f}: {run.directory}")

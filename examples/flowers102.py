@@ -10,8 +10,8 @@ is SplitMixer-I-256/8 with patches of 7 pixels, 100 epochs. For each `--model` t
     splitmixer_iii  59.00
     splitmixer_iv   61.51
 
-The images come from TensorFlow Datasets, which fetches them once; `--data-dir` says where they are. `--resume` goes on
-with a run that was broken off; `--set` changes any field of the recipe, such as `--set precision=float32`.
+The images come from TensorFlow Datasets, which fetches them once; `--data-dir` says where they are. `--resume`
+resumes an interrupted run; `--set` changes any field of the recipe, such as `--set precision=float32`.
 """
 
 import os
@@ -21,11 +21,12 @@ if os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow":
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # it feeds the images only
 
 from keras_mixers.commands.command import ending_in_a_sentence
-from keras_mixers.commands.training_arguments import recipe_parser, run_arguments
+from keras_mixers.commands.training_arguments import join_the_others, recipe_parser, run_arguments
 from keras_mixers.training import fit, get_recipe
 
 args = recipe_parser(__doc__, model="splitmixer_i").parse_args()
 with ending_in_a_sentence(args.debug):
     recipe = get_recipe(f"flowers102_{args.model}").change(dict(args.changes))
-    run = fit(recipe, data_dir=args.data_dir, download=args.download, **run_arguments(args, "runs/flowers102"))
-    print(f"Test accuracy {run.metrics['test_accuracy']:.4f}: {run.directory}")
+    process = join_the_others(args)
+    run = fit(recipe, data_dir=args.data_dir, download=args.download, **run_arguments(args, "runs/flowers102", process))
+    print(f"Test accuracy {run.metrics['top1']:.4f}: {run.directory}")

@@ -24,7 +24,7 @@ from dataclasses import replace
 
 from keras_mixers import get_preset
 from keras_mixers.commands.command import ending_in_a_sentence, whole_number
-from keras_mixers.commands.training_arguments import add_run_arguments, run_arguments
+from keras_mixers.commands.training_arguments import add_run_arguments, join_the_others, run_arguments
 from keras_mixers.data import Augmentation, load_folders
 from keras_mixers.data.damaged import naming_damaged
 from keras_mixers.training import Recipe, fit
@@ -39,7 +39,7 @@ add_run_arguments(parser)
 args = parser.parse_args()
 
 with ending_in_a_sentence(args.debug):
-    settings = run_arguments(args, "runs/image_folder")
+    settings = run_arguments(args, "runs/image_folder", join_the_others(args))
     pixels = get_preset(args.model).pixels
     recipe = Recipe(
         model=args.model,
@@ -54,4 +54,4 @@ with ending_in_a_sentence(args.debug):
     images = load_folders(args.folder, seed=recipe.seed)
     with naming_damaged(*images.values()):
         run = fit(recipe, **images, weights=args.weights, freeze=args.freeze, **settings)
-    print(f"Test accuracy {run.metrics['test_accuracy']:.4f}: {run.directory}")
+    print(f"Test accuracy {run.metrics['top1']:.4f}: {run.directory}")

@@ -14,7 +14,7 @@ accuracy in %:
 ImageNet is not to be had without an account, so TensorFlow Datasets has to find its archives: put
 ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar of https://image-net.org into /data/tfds/downloads/manual, of which
 the first run prepares the data set "imagenet2012". On one GPU, `--set accumulation=10` computes a step in ten batches
-of 64 images. `--resume` goes on with a run that was broken off.
+of 64 images. `--resume` resumes an interrupted run.
 """
 
 import os
@@ -24,11 +24,12 @@ if os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow":
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # it feeds the images only
 
 from keras_mixers.commands.command import ending_in_a_sentence
-from keras_mixers.commands.training_arguments import recipe_parser, run_arguments
+from keras_mixers.commands.training_arguments import join_the_others, recipe_parser, run_arguments
 from keras_mixers.training import fit, get_recipe
 
 args = recipe_parser(__doc__, model="convmixer_1536_20").parse_args()
 with ending_in_a_sentence(args.debug):
     recipe = get_recipe(f"imagenet_{args.model}").change(dict(args.changes))
-    run = fit(recipe, data_dir=args.data_dir, download=args.download, **run_arguments(args, "runs/imagenet"))
-    print(f"Test accuracy {run.metrics['test_accuracy']:.4f}: {run.directory}")
+    process = join_the_others(args)
+    run = fit(recipe, data_dir=args.data_dir, download=args.download, **run_arguments(args, "runs/imagenet", process))
+    print(f"Test accuracy {run.metrics['top1']:.4f}: {run.directory}")

@@ -44,7 +44,7 @@ RECIPES = {
 
 
 def images_per_second(batches, seconds: float) -> float:
-    """Reads batches for so many seconds, from the second on: the first fills what is cached and read ahead."""
+    """Reads batches for `seconds`, from the second batch on: the first fills what is cached and read ahead."""
     endless = itertools.chain.from_iterable(itertools.repeat(batches))
     next(endless)
     start, count = time.perf_counter(), 0

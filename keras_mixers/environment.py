@@ -9,7 +9,7 @@ from pathlib import Path
 
 import keras
 
-from keras_mixers.layers.device import device
+from keras_mixers import backends
 
 # The seconds by which the system's count of busy time, in ticks of 0.01 s, may be wrong at both ends.
 TICKS = 0.02
@@ -35,7 +35,6 @@ class Environment:
 
 def describe_environment() -> Environment:
     """Returns the hardware and the versions of this process."""
-    backend = keras.backend.backend()
     try:
         torch = metadata.version("torch")
     except metadata.PackageNotFoundError:
@@ -43,10 +42,10 @@ def describe_environment() -> Environment:
     return Environment(
         cpu=_cpu(),
         cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        gpu=_gpu(),
+        gpu=backends.gpu_name(),
         python=platform.python_version(),
         keras=keras.__version__,
-        backend=f"{backend} {import_module(backend).__version__}",
+        backend=f"{backends.NAME} {import_module(backends.NAME).__version__}",
         torch=torch,
     )
 
@@ -56,24 +55,6 @@ def _cpu() -> str:
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()
-
-
-def _gpu() -> str:
-    """Returns the name of the GPU on which the backend computes, "" if it computes on a CPU."""
-    if device() == "cpu":
-        return ""
-    if keras.backend.backend() == "jax":
-        import jax
-
-        return jax.local_devices()[0].device_kind
-    if keras.backend.backend() == "torch":
-        import torch
-
-        return torch.cuda.get_device_name() if device() == "gpu" else device()
-    import tensorflow as tf
-
-    gpu = tf.config.list_physical_devices("GPU")[0]
-    return tf.config.experimental.get_device_details(gpu).get("device_name", "GPU")
 
 
 def busy_seconds_of_others() -> float | None:

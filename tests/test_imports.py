@@ -7,51 +7,53 @@ import sys
 from pathlib import Path
 
 import keras
-import pytest
 
 ROOT = Path(__file__).parents[1]
-# What each package may import of this project.
-ALLOWED = {
-    "layers": {"layers"},
-    "weights": {"layers", "weights"},
-    "models": {"layers", "weights", "models"},
-    "profiling": {"layers", "models", "training", "profiling", "machine"},
-    "visualize": {"layers", "models", "profiling", "visualize"},
-    "data": {"layers", "models", "data"},
-    "training": {"layers", "models", "visualize", "data", "training", "machine"},
-    "export": {"layers", "models", "training", "export"},
-    "commands": {
-        "layers",
-        "weights",
-        "models",
-        "profiling",
-        "visualize",
-        "data",
-        "training",
-        "export",
-        "machine",
-        "commands",
-    },
+PACKAGE = ROOT / "keras_mixers"
+# The rooms from the lowest to the highest, and what each imports of those below: exactly this.
+ROOMS = {
+    "backends": set(),
+    "layers": {"backends"},
+    "weights": {"layers"},
+    "models": {"layers", "weights"},
+    "environment": {"backends"},
+    "optimizers": {"backends", "layers"},
+    "profiling": set(),
+    "data": {"backends", "layers", "models"},
+    "inference": {"layers", "models", "data"},
+    "training": {"backends", "layers", "models", "environment", "optimizers", "data"},
+    "export": {"backends", "layers", "models", "inference"},
+    "visualize": {"backends", "layers", "models", "profiling", "inference", "training"},
+    "benchmark": {"backends", "layers", "models", "environment", "profiling", "training"},
+    "commands": {"layers", "models", "profiling", "data", "inference", "training", "export", "visualize", "benchmark"},
 }
 
 
-def test_every_package_has_its_rule():
-    packages = {path.parent.name for path in (ROOT / "keras_mixers").glob("*/__init__.py")}
-    assert packages == set(ALLOWED)
+def imported_rooms(path):
+    """The rooms that a file imports, also by `from keras_mixers import layers`."""
+    rooms = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom):
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        else:
+            continue
+        rooms |= {name.split(".")[1] for name in names if name.startswith("keras_mixers.")} - {"__version__"}
+    return rooms
 
 
-@pytest.mark.parametrize("package", ALLOWED)
-def test_imports_run_one_way(package):
-    for path in (ROOT / "keras_mixers" / package).rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text())):
-            modules = []
-            if isinstance(node, ast.ImportFrom):
-                modules = [node.module or ""]
-            elif isinstance(node, ast.Import):
-                modules = [alias.name for alias in node.names]
-            for module in modules:
-                if module.startswith("keras_mixers."):
-                    assert module.split(".")[1] in ALLOWED[package], f"{path} imports {module}"
+def test_imports_run_one_way():
+    files = {name: list((PACKAGE / name).rglob("*.py")) or [PACKAGE / f"{name}.py"] for name in ROOMS}
+    found = {name: set().union(*map(imported_rooms, paths)) - {name} for name, paths in files.items()}
+    assert found == ROOMS
+    order = list(ROOMS)
+    assert all(order.index(below) < order.index(room) for room in ROOMS for below in ROOMS[room])
+
+
+def test_every_room_has_its_place():
+    rooms = {path.stem for path in PACKAGE.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
+    assert rooms - {"__init__", "__main__"} == set(ROOMS)
 
 
 def test_brings_no_other_backend_and_no_matplotlib():

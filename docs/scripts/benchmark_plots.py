@@ -1,4 +1,4 @@
-"""Draws what the CSVs of this folder hold, as PNGs beside them: cpu.csv as bars, scaling.csv as straight lines.
+"""Draws what the CSVs of docs/benchmarks hold, as PNGs beside them: cpu.csv as bars, scaling.csv as straight lines.
 
     python docs/scripts/benchmark_plots.py
 

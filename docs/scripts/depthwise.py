@@ -14,8 +14,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_mixers import backends
 from keras_mixers.layers.depthwise import IMPLEMENTATIONS, depthwise_conv
-from keras_mixers.layers.device import device
 
 SHAPE = (64, 16, 16, 256)
 KERNELS = ((1, 5), (5, 1), (5, 5), (1, 7), (7, 1), (7, 7))
@@ -45,7 +45,7 @@ def measure() -> list[dict[str, Any]]:
                 times[key].append(milliseconds(call))
         for name in IMPLEMENTATIONS:
             columns = {mode: round(np.median(times[name, mode][WARM_UPS:]), 2) for mode in COLUMNS[-2:]}
-            place = {"backend": keras.backend.backend(), "device": device()}
+            place = {"backend": backends.NAME, "device": backends.device()}
             rows.append({**place, "kernel": "x".join(map(str, kernel_size)), "implementation": name, **columns})
     return rows
 
@@ -65,34 +65,10 @@ def compiled(implementation: str) -> tuple[Callable, Callable]:
     def convolve(x: Any, kernel: Any) -> Any:
         return depthwise_conv(x, kernel, "channels_last", implementation=implementation)
 
-    backend = keras.backend.backend()
-    if backend == "jax":
-        import jax
+    def with_gradients(x: Any, kernel: Any, upstream: Any) -> tuple[Any, list[Any]]:
+        return backends.value_and_gradients(convolve, (x, kernel), upstream)
 
-        def gradients(x, kernel, upstream):
-            y, pull_back = jax.vjp(convolve, x, kernel)
-            return y, *pull_back(upstream)
-
-        return jax.jit(convolve), jax.jit(gradients)
-    if backend == "tensorflow":
-        import tensorflow as tf
-
-        @tf.function
-        def gradients(x, kernel, upstream):
-            with tf.GradientTape() as tape:
-                tape.watch((x, kernel))
-                y = convolve(x, kernel)
-            return y, *tape.gradient(y, (x, kernel), upstream)
-
-        return tf.function(convolve), gradients
-    import torch
-
-    def gradients(x, kernel, upstream):
-        x, kernel = (value.detach().requires_grad_() for value in (x, kernel))
-        y = convolve(x, kernel)
-        return y.detach(), *torch.autograd.grad(y, (x, kernel), upstream)
-
-    return torch.no_grad()(convolve), gradients
+    return backends.compiled(convolve), backends.compiled(with_gradients)
 
 
 def main() -> None:

@@ -1,10 +1,10 @@
-"""Draws the figures of the documentation, as PNGs beside this file.
+"""Draws the figures of the documentation, docs/figures/*.png.
 
     python -m keras_mixers train flowers102_splitmixer_i --images imagenette_mini --epochs 20 --set ...
     python docs/scripts/figures.py MODEL.keras
 
-The network is the one of docs/scripts/imagenette.py, whose command stands in imagenette.csv, and the photograph one of
-scikit-learn's two. What needs no trained network is drawn by the table of models alone.
+The network is the one of docs/scripts/imagenette.py, whose command is in docs/results/imagenette.csv, and the
+photograph one of scikit-learn's two. What needs no trained network is drawn by the table of models alone.
 """
 
 import argparse

@@ -16,8 +16,11 @@ from pathlib import Path
 from keras_mixers.data import load_tfds
 from keras_mixers.inference import evaluate_images, load_trained
 from keras_mixers.models import create_model, get_preset
+from keras_mixers.models.datasets import find_dataset
 from keras_mixers.training.recipe import Recipe
-from keras_mixers.training.reproduction import Result, add_result, read_results, run_folder
+from keras_mixers.training.report import read_metrics
+from keras_mixers.training.reproduction import run_folder
+from keras_mixers.training.results import RunResult, add_result, read_results
 from keras_mixers.weights import WeightsCard, read_card
 from keras_mixers.weights.packaged import FOLDER, round_weights, write_weights
 
@@ -27,7 +30,7 @@ KEPT = ("history.csv", "metrics.json", "curves.png")
 
 
 def publish(
-    result: Result, run: Path, commit: str, data_dir: str | None, results: Path = RESULTS, weights: Path = FOLDER
+    result: RunResult, run: Path, commit: str, data_dir: str | None, results: Path = RESULTS, weights: Path = FOLDER
 ) -> WeightsCard:
     """Publishes one run.
 
@@ -39,8 +42,10 @@ def publish(
         results: folder of the CSV files and of the logs.
         weights: folder of the weights.
     """
-    recipe = Recipe.from_json(json.loads((run / "metrics.json").read_text())["recipe"])
+    recipe = Recipe.from_json(read_metrics(run / "metrics.json")["recipe"])
     trained = load_trained(run / "model.keras")
+    dataset = find_dataset(recipe.dataset)
+    dataset = dataset.name if dataset else recipe.dataset
     images = load_tfds(recipe.dataset, recipe.test_split, data_dir, limit=recipe.limit_test)
     model = create_model(recipe.model, input_shape=trained.input_shape[1:], num_classes=images.num_classes)
     model.set_weights(trained.get_weights())  # refuses a network with other arguments than the table's
@@ -48,16 +53,16 @@ def publish(
     exact = evaluate_images(model, images, flip=True)
     round_weights(model, "float16")
     found, stored_as = evaluate_images(model, images, flip=True), "float16"
-    if 100 * (exact["top-1"] - found["top-1"]) >= LARGEST_LOSS:
+    if 100 * (exact["top1"] - found["top1"]) >= LARGEST_LOSS:
         model.set_weights(trained.get_weights())
         found, stored_as = exact, "float32"
     card = WeightsCard(
         model=recipe.model,
-        dataset=recipe.dataset,
+        dataset=dataset,
         class_names=images.class_names,
         pixels=recipe.to_json()["pixels"],
-        top1=round(100 * found["top-1"], 2),
-        top1_flipped=round(100 * found["top-1 flipped"], 2),
+        top1=round(100 * found["top1"], 2),
+        top1_flipped=round(100 * found["top1_flipped"], 2),
         published=recipe.published,
         recipe=result.recipe,
         changes=result.changes,
@@ -69,7 +74,7 @@ def publish(
         commit=commit,
         stored_as=stored_as,
     )
-    known = get_preset(recipe.model).weights.get(recipe.dataset)
+    known = get_preset(recipe.model).weights.get(dataset)
     if known is None or read_card(known).top1 < card.top1:
         write_weights(model, card, weights)
     log = results / "runs" / run.name
@@ -77,7 +82,7 @@ def publish(
     for name in KEPT:
         if (run / name).exists():
             shutil.copy(run / name, log / name)
-    table = results / f"{recipe.dataset}.csv"
+    table = results / f"{dataset}.csv"
     if result not in read_results(table):
         add_result(table, result)
     return card

@@ -91,7 +91,7 @@ def main() -> None:
             row = {
                 "ingredient": name,
                 "seed": seed,
-                "top1": round(100 * run.metrics["test_accuracy"], 2),
+                "top1": round(100 * run.metrics["top1"], 2),
                 "train_accuracy": round(100 * run.history[-1]["accuracy"], 2),
                 "minutes": round((time.perf_counter() - start) / 60, 1),
                 "changes": ";".join(f"{field}={value}" for field, value in INGREDIENTS[name].items()),

@@ -12,6 +12,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from keras_mixers import backends
 from keras_mixers.benchmark.peak_memory import measure_peak_memory
 from keras_mixers.benchmark.peers import check_peer
 from keras_mixers.benchmark.report import Report, summarize
@@ -19,7 +20,6 @@ from keras_mixers.benchmark.subjects import choose_subjects, make_subjects
 from keras_mixers.benchmark.tasks import MODES, make_tasks
 from keras_mixers.benchmark.timing import time_in_rounds, warm_up
 from keras_mixers.environment import busy_seconds_of_others, describe_environment, load_of_others
-from keras_mixers.layers.device import device
 from keras_mixers.layers.validation import check_positive_int
 
 
@@ -96,6 +96,6 @@ def benchmark(
 
 def paper_protocol() -> dict[str, Any]:
     """Returns the arguments with which both papers measured: half precision on a GPU, and many batches of 64."""
-    if device() == "gpu":
+    if backends.device() == "gpu":
         return {"batch": (64,), "precision": "float16", "batches": 20, "inference_batches": 100}
     return {"batch": (64,), "precision": "float32", "batches": 20, "inference_batches": 20}

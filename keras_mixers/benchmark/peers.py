@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 from keras import layers
 
-from keras_mixers.layers.device import device
+from keras_mixers import backends
 from keras_mixers.layers.validation import check_choice
 from keras_mixers.models import ConvMixer, SplitMixerI, get_preset
 
@@ -72,8 +72,8 @@ def sizes_of(name: str) -> Sizes:
             f"Peers are written for ConvMixer and SplitMixerI, got {name!r}, which {preset.builder.__name__} makes; "
             "it is measured by itself."
         )
-    sizes = dict(preset.arguments)
-    return Sizes(blocks=sizes.pop("depth" if preset.builder is ConvMixer else "blocks"), **sizes)
+    others = {name: value for name, value in preset.arguments.items() if name != preset.builder.blocks_argument}
+    return Sizes(blocks=preset.blocks, **others)
 
 
 def check_peer(peer: str) -> str:
@@ -82,16 +82,16 @@ def check_peer(peer: str) -> str:
     package = peer.partition("-")[0]
     if importlib.util.find_spec(package) is None:
         raise ValueError(f"against {peer!r} needs {package}, which is not installed; pip install {package}.")
-    if package == "torch" and device() == "gpu":
+    if package == "torch" and backends.device() == "gpu":
         import torch
 
         if not torch.cuda.is_available():
             raise ValueError(
-                f"against {peer!r} needs a PyTorch that reaches the GPU on which {keras.backend.backend()} computes, "
+                f"against {peer!r} needs a PyTorch that reaches the GPU on which {backends.NAME} computes, "
                 f"got torch {torch.__version__}; install one for CUDA."
             )
     compiler = os.environ.get("CXX", "g++")
-    if peer == "torch-compiled" and device() == "cpu" and shutil.which(compiler) is None:
+    if peer == "torch-compiled" and backends.device() == "cpu" and shutil.which(compiler) is None:
         raise ValueError(f"against {peer!r} needs a C++ compiler, got {compiler!r}, which is not installed.")
     return peer
 

@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, astuple, dataclass, fields
 from pathlib import Path
 
-import keras
 import numpy as np
 
+from keras_mixers import backends
 from keras_mixers.benchmark.peers import PEERS
 from keras_mixers.benchmark.subjects import OURS
 from keras_mixers.benchmark.tasks import Task
@@ -21,7 +21,7 @@ DISTURBING_LOAD = 0.1
 
 
 @dataclass(frozen=True)
-class Result:
+class Timing:
     """How one subject did at one task.
 
     Attributes:
@@ -75,7 +75,7 @@ class Report:
     """
 
     machine: Environment
-    results: tuple[Result, ...]
+    results: tuple[Timing, ...]
     notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
@@ -106,7 +106,7 @@ class Report:
         Path(path).write_text(json.dumps(asdict(self), indent=2) + "\n")
 
 
-CSV_COLUMNS = tuple(field.name for field in fields(Result)) + tuple(
+CSV_COLUMNS = tuple(field.name for field in fields(Timing)) + tuple(
     f"machine_{field.name}" for field in fields(Environment)
 )
 
@@ -117,7 +117,7 @@ def summarize(
     batches: int,
     peaks: dict[str, float],
     load_of_others: float | None = None,
-) -> list[Result]:
+) -> list[Timing]:
     """Makes the results of a task of the seconds for `batches` batches, of each subject in each round."""
     ours = np.array(times[OURS])
     results = []
@@ -125,8 +125,8 @@ def summarize(
         seconds = np.array(seconds)
         low, median, high = np.quantile(task.batch * batches / seconds, [0.25, 0.5, 0.75])
         results.append(
-            Result(
-                keras.backend.backend(),
+            Timing(
+                backends.NAME,
                 task.model,
                 name,
                 task.mode,
@@ -167,13 +167,13 @@ def check_folder(name: str, path: str | Path) -> Path:
     return path
 
 
-def _rows(results: Sequence[Result]) -> list[tuple[object, ...]]:
+def _rows(results: Sequence[Timing]) -> list[tuple[object, ...]]:
     """Returns the table of all results, with the columns that they need."""
 
     def number(value: float | None, digits: int = 1) -> str:
         return "" if value is None else f"{value:,.{digits}f}"
 
-    columns: dict[str, Callable[[Result], object]] = {
+    columns: dict[str, Callable[[Timing], object]] = {
         "model": lambda result: result.model,
         "image": lambda result: result.image_size,
         "mode": lambda result: result.mode,
@@ -189,9 +189,9 @@ def _rows(results: Sequence[Result]) -> list[tuple[object, ...]]:
     return [tuple(columns), *(tuple(cell(result) for cell in columns.values()) for result in results)]
 
 
-def _comparisons(results: Sequence[Result]) -> list[tuple[object, ...]]:
+def _comparisons(results: Sequence[Timing]) -> list[tuple[object, ...]]:
     """Returns, for each task and kind of peer, the ratio of ours to the fastest of that kind."""
-    tasks: dict[tuple, list[Result]] = {}
+    tasks: dict[tuple, list[Timing]] = {}
     for result in results:
         tasks.setdefault((result.model, result.image_size, result.mode, result.batch), []).append(result)
     rows = []
@@ -204,7 +204,7 @@ def _comparisons(results: Sequence[Result]) -> list[tuple[object, ...]]:
     return rows
 
 
-def _warnings(results: Sequence[Result]) -> list[str]:
+def _warnings(results: Sequence[Timing]) -> list[str]:
     """Returns a sentence for each task that other processes disturbed."""
     return list(
         dict.fromkeys(

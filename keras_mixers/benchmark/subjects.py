@@ -7,9 +7,10 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_mixers import backends
 from keras_mixers.benchmark.peers import PEERS, check_kimm, keras_network, kimm_network, sizes_of, torch_network
-from keras_mixers.benchmark.tasks import DTYPE_POLICIES, Task
-from keras_mixers.layers.device import device
+from keras_mixers.benchmark.tasks import Task
+from keras_mixers.layers.validation import DTYPE_POLICIES
 from keras_mixers.models import create_model, get_preset
 from keras_mixers.training import AdamW
 
@@ -69,37 +70,20 @@ def _keras_subject(name: str, task: Task, images: np.ndarray, labels: np.ndarray
         make = {"keras": keras_network, "kimm": kimm_network}[name]
         model = make(sizes_of(task.model), task.image_size, dtype)
     x, y = keras.ops.convert_to_tensor(images), keras.ops.convert_to_tensor(labels)
-    wait = {"jax": _wait_for_jax, "tensorflow": _wait_for_tensorflow, "torch": _wait_for_torch}
-    wait = wait[keras.backend.backend()]
     if task.mode == "inference":
-        return Subject(name, lambda: model.predict_on_batch(x), lambda: wait(model))
+        return Subject(name, lambda: model.predict_on_batch(x), lambda: backends.wait_for(model.weights))
     model.compile(AdamW(), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
-    return Subject(name, lambda: model.train_on_batch(x, y), lambda: wait(model))
-
-
-def _wait_for_jax(model: keras.Model) -> None:
-    import jax
-
-    jax.block_until_ready([weight.value for weight in model.weights])
-
-
-def _wait_for_tensorflow(model: keras.Model) -> None:
-    model.weights[-1].numpy()
-
-
-def _wait_for_torch(model: Any = None) -> None:
-    import torch
-
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
+    return Subject(name, lambda: model.train_on_batch(x, y), lambda: backends.wait_for(model.weights))
 
 
 def _torch_subject(name: str, task: Task, images: np.ndarray, labels: np.ndarray) -> Subject:
     """Makes a subject of the network in PyTorch, on the kind of device on which Keras's backend computes."""
     import torch
 
+    from keras_mixers.backends.torch import wait_for
+
     _, execution, layout = name.split()
-    place = "cuda" if device() == "gpu" else "cpu"
+    place = "cuda" if backends.device() == "gpu" else "cpu"
     memory_format = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}[layout]
     network = torch_network(sizes_of(task.model)).to(place, memory_format=memory_format)
     x = torch.from_numpy(images.transpose(0, 3, 1, 2)).to(place).contiguous(memory_format=memory_format)
@@ -116,7 +100,7 @@ def _torch_subject(name: str, task: Task, images: np.ndarray, labels: np.ndarray
 
     if task.mode == "inference":
         network.eval()
-        return Subject(name, infer, _wait_for_torch)
+        return Subject(name, infer, wait_for)
 
     optimizer = torch.optim.AdamW(network.parameters())
     scaler = torch.amp.GradScaler(place, enabled=task.precision == "float16")
@@ -131,4 +115,4 @@ def _torch_subject(name: str, task: Task, images: np.ndarray, labels: np.ndarray
             scaler.update()
             return loss
 
-    return Subject(name, train, _wait_for_torch)
+    return Subject(name, train, wait_for)

@@ -3,12 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from keras_mixers.layers.validation import check_choice, check_positive_int
+from keras_mixers.layers.validation import DTYPE_POLICIES, check_choice, check_positive_int
 from keras_mixers.models import create_model, get_preset
 from keras_mixers.profiling.without_values import without_values
 
 MODES = ("inference", "training")
-DTYPE_POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
 PRECISIONS = tuple(DTYPE_POLICIES)
 
 

@@ -40,9 +40,10 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps(found, indent=2))
     else:
-        names = ["top-1", "top-5", *(["top-1 flipped"] if arguments.flip else [])]
-        row = (found["images"], *(f"{100 * found[name]:.2f}" for name in names), f"{found['loss']:.4f}")
-        print(aligned([("images", *(f"{name} in %" for name in names), "loss"), row]))
+        names = {"top1": "top-1", "top5": "top-5", "top1_flipped": "top-1 flipped"}
+        names = {key: words for key, words in names.items() if key in found}
+        row = (found["images"], *(f"{100 * found[key]:.2f}" for key in names), f"{found['loss']:.4f}")
+        print(aligned([("images", *(f"{words} in %" for words in names.values()), "loss"), row]))
     return 0
 
 

@@ -6,26 +6,22 @@ from dataclasses import asdict
 from pathlib import Path
 
 from keras_mixers.commands.command import Command, add_model_arguments, load_model, number, whole_number
-from keras_mixers.inference.images import IMAGE_SUFFIXES
+from keras_mixers.models.image_files import IMAGE_SUFFIXES
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of `export`."""
-    from keras_mixers.export.formats import FORMATS, having, quantization_names
+    from keras_mixers.export.formats import FORMATS, quantizations
 
-    suffixes = [f"{format.suffix or 'a folder'} ({format.title})" for format in FORMATS.values()]
-    kinds = [f"{kind} ({', '.join(having(kind))})" for kind in quantization_names()]
-    with_integers = [
-        f"{name} in {kind}"
-        for name, format in FORMATS.items()
-        for kind, quantization in format.quantizations.items()
-        if quantization.integer_io
-    ]
+    written = [f"{format.suffix or 'a folder'} ({format.title})" for format in FORMATS.values()]
+    having = {kind: [name for name, other, _ in quantizations() if other == kind] for _, kind, _ in quantizations()}
+    with_integers = [f"{name} in {kind}" for name, kind, each in quantizations() if each.integer_io]
     add = parser.add_argument
     add_model_arguments(parser)
-    add("path", metavar="OUT", help=f"what to write: {', '.join(suffixes)}")
+    add("path", metavar="OUT", help=f"what to write: {', '.join(written)}")
     add("--format", help=f"{', '.join(FORMATS)} (default: that of the suffix)")
-    add("--quantization", metavar="KIND", help=f"smaller numbers: {', '.join(kinds)}")
+    kinds = ", ".join(f"{kind} ({', '.join(names)})" for kind, names in having.items())
+    add("--quantization", metavar="KIND", help=f"smaller numbers: {kinds}")
     add("--representative", metavar="FOLDER", help="images like those that an int8 network will see")
     add("--images", metavar="FOLDER", help="images on which both are compared (default: drawn ones)")
     add("--raw-pixels", action="store_true", help="takes pixels from 0 to 255")

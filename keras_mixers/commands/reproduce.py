@@ -37,7 +37,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Carries out published runs, or prints their results."""
-    from keras_mixers.training.reproduction import markdown, read_results, reproduce
+    from keras_mixers.training.reproduction import reproduce
+    from keras_mixers.training.results import markdown, read_results
 
     if arguments.table and not Path(arguments.results).exists():
         raise FileNotFoundError(f"There are no results in {arguments.results!r}; 'reproduce NAME' writes them there.")

@@ -3,7 +3,12 @@
 import argparse
 
 from keras_mixers.commands.command import Command, number
-from keras_mixers.commands.training_arguments import add_dataset_arguments, add_run_arguments, run_arguments
+from keras_mixers.commands.training_arguments import (
+    add_dataset_arguments,
+    add_run_arguments,
+    join_the_others,
+    run_arguments,
+)
 from keras_mixers.profiling.table import aligned
 
 
@@ -37,7 +42,8 @@ def run(arguments: argparse.Namespace) -> int:
     from keras_mixers.training import fit
 
     recipe = get_recipe(arguments.recipe).change(dict(arguments.changes))
-    settings = run_arguments(arguments, f"runs/{arguments.recipe}")
+    process = join_the_others(arguments)
+    settings = run_arguments(arguments, f"runs/{arguments.recipe}", process)
     images = {}
     if arguments.images:
         recipe = recipe.change({"dataset": "folder", "published": None, "source": ""})
@@ -53,7 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
             **settings,
         )
     published = f" (published for the recipe: {recipe.published:.2f} %)" if recipe.published else ""
-    print(f"Test accuracy {100 * trained.metrics['test_accuracy']:.2f} %{published}: {trained.directory}")
+    print(f"Test accuracy {100 * trained.metrics['top1']:.2f} %{published}: {trained.directory}")
     return 0
 
 

@@ -7,7 +7,6 @@ from typing import Any
 import keras
 
 from keras_mixers.commands.command import DEBUG_HELP, number, whole_number
-from keras_mixers.training.processes import join_processes
 
 
 def add_recipe_changes(parser: argparse.ArgumentParser) -> None:
@@ -32,7 +31,7 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     add_recipe_changes(parser)
     add = parser.add_argument
     add("--output-dir", metavar="FOLDER", help="where everything is written (default: a folder in runs)")
-    add("--resume", action="store_true", help="go on with the run in --output-dir")
+    add("--resume", action="store_true", help="resume the run in --output-dir")
     add("--checkpoint-minutes", type=number, default=15, metavar="N", help="time between checkpoints (default: 15)")
     add("--tensorboard", action="store_true", help="write logs for TensorBoard too")
     add("--quiet", action="store_true", help="show only the result")
@@ -50,7 +49,9 @@ def add_device_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def join_the_others(arguments: argparse.Namespace) -> int:
-    """Joins the other processes of a run, if there are any, before anything is computed; returns this one's number."""
+    """Joins the other processes of a run, if any, before anything is computed; returns the number of this one."""
+    from keras_mixers.training import join_processes
+
     return join_processes(arguments.coordinator, arguments.processes, arguments.process)
 
 
@@ -79,16 +80,14 @@ def recipe_parser(description: str, model: str) -> argparse.ArgumentParser:
     return parser
 
 
-def run_arguments(arguments: argparse.Namespace, output_dir: str) -> dict[str, Any]:
-    """Returns what `fit` takes of these arguments, and joins the other processes of the run, if there are any.
-
-    To be called before anything is computed.
+def run_arguments(arguments: argparse.Namespace, output_dir: str, process: int = 0) -> dict[str, Any]:
+    """Returns what `fit` takes of these arguments.
 
     Args:
         arguments: what a parser with `add_run_arguments` gave.
         output_dir: where everything is written if the arguments do not say it.
+        process: number of this process, as `join_the_others` gave it; the first one writes logs for TensorBoard.
     """
-    process = join_the_others(arguments)
     output_dir = arguments.output_dir or output_dir
     logs = arguments.tensorboard and process == 0
     return {

@@ -3,6 +3,7 @@
 from typing import Any
 
 from keras_mixers.data.augmentation_settings import Augmentation
+from keras_mixers.models.datasets import DATASETS, Dataset
 
 try:
     from keras_mixers.data import startup  # noqa: F401  # isort: split
@@ -19,9 +20,11 @@ except ImportError as error:  # recipes can be read all the same
 
 
 __all__ = [
+    "DATASETS",
     "Augmentation",
-    "Images",
     "DataShard",
+    "Dataset",
+    "Images",
     "eval_batches",
     "load_folder",
     "load_folders",

@@ -18,6 +18,7 @@ from keras_mixers.data.rand_augment import (
     adjust_contrast,
     in_parts,
 )
+from keras_mixers.models.image_spec import ImageSpec
 
 ERASING_SCALE, ERASING_RATIO = (0.02, 0.33), (0.3, 3.3)
 
@@ -28,13 +29,13 @@ class AugmentBatch:
     Args:
         augmentation: the `Augmentation`.
         num_classes: number of classes.
-        mean: mean colour, three numbers in units of 255.
-        std: standard deviation of the colours, three numbers in units of 255.
+        spec: statistics by which images are normalised.
         layers: layers that take the place of the augmentation's steps; those that it names by default.
 
     Example:
         >>> import tensorflow as tf
-        >>> augment = AugmentBatch(Augmentation(flip=True), num_classes=10, mean=(0.5,) * 3, std=(0.25,) * 3)
+        >>> spec = ImageSpec(8, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
+        >>> augment = AugmentBatch(Augmentation(flip=True), 10, spec)
         >>> images, labels = augment(tf.zeros((2, 8, 8, 3), tf.uint8), tf.constant([3, 4], tf.int64), seed=(0, 1))
         >>> images.shape, labels.shape
         (TensorShape([2, 8, 8, 3]), TensorShape([2, 10]))
@@ -44,12 +45,11 @@ class AugmentBatch:
         self,
         augmentation: Augmentation,
         num_classes: int,
-        mean: Sequence[float],
-        std: Sequence[float],
+        spec: ImageSpec,
         layers: Sequence[Callable[..., Any]] = (),
     ) -> None:
         self.layers = layers or [make_layer(text) for text in augmentation.layers]
-        self.augmentation, self.num_classes, self.mean, self.std = augmentation, num_classes, mean, std
+        self.augmentation, self.num_classes, self.spec = augmentation, num_classes, spec
         if augmentation.rand_augment:
             self.rand_augment = RandAugment(*augmentation.rand_augment, augmentation.rand_augment_std)
 
@@ -63,7 +63,7 @@ class AugmentBatch:
         recipe = self.augmentation
         if self.layers:
             images, labels = apply_layers(self.layers, images, tf.one_hot(labels, self.num_classes))
-            return normalize(images, self.mean, self.std), smooth(labels, recipe.label_smoothing)
+            return normalize_batch(images, self.spec), smooth(labels, recipe.label_smoothing)
         seeds = tf.unstack(tf.random.split(seed, 5))
         if recipe.translate:
             images = random_translation(images, recipe.translate, tf.random.fold_in(seed, 1))
@@ -73,7 +73,7 @@ class AugmentBatch:
             images = self.rand_augment(images, seeds[1])
         if recipe.color_jitter:
             images = color_jitter(images, recipe.color_jitter, seeds[2])
-        images = normalize(images, self.mean, self.std)
+        images = normalize_batch(images, self.spec)
         if recipe.random_erasing:
             images = random_erasing(images, recipe.random_erasing, recipe.erasing_fill, seeds[3])
         if recipe.cutout:
@@ -84,9 +84,9 @@ class AugmentBatch:
         return images, smooth(labels, recipe.label_smoothing)
 
 
-def normalize(images: tf.Tensor, mean: Sequence[float], std: Sequence[float]) -> tf.Tensor:
-    """(pixels / 255 - mean) / std of images (n, height, width, 3) with values from 0 to 255, as float32."""
-    mean, std = tf.constant(mean, tf.float32), tf.constant(std, tf.float32)
+def normalize_batch(images: tf.Tensor, spec: ImageSpec) -> tf.Tensor:
+    """`ImageSpec.normalize` of tensors (n, height, width, 3): (x / 255 - mean) / std as float32."""
+    mean, std = tf.constant(spec.mean, tf.float32), tf.constant(spec.std, tf.float32)
     # One product and one sum with whole images: TensorFlow broadcasts the three numbers of a pixel far more slowly.
     scale, offset = (tf.broadcast_to(value, tf.shape(images)[1:]) for value in (1 / (255 * std), mean / std))
     return tf.cast(images, tf.float32) * scale - offset
@@ -124,7 +124,7 @@ def random_erasing(images: tf.Tensor, probability: float, fill: str, seed: Any) 
     chance_seed, box_seed, noise_seed = tf.unstack(tf.random.split(seed, 3))
     erased = tf.random.stateless_uniform([tf.shape(images)[0]], chance_seed) < probability
 
-    def erase(part, _):
+    def erase(part: tf.Tensor, _: tf.Tensor) -> tf.Tensor:
         count, height, width, _ = tf.unstack(tf.shape(part))
         kept = masks(random_boxes(count, ERASING_SCALE, ERASING_RATIO, height, width, box_seed), height, width)
         noise = tf.random.stateless_normal(tf.shape(part), noise_seed) if fill == "noise" else 0.0
@@ -173,7 +173,7 @@ def mix(
     return images, label_share * labels + (1 - label_share) * tf.reverse(labels, [0])
 
 
-def _beta(alpha, seed):
+def _beta(alpha: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     first, second = tf.unstack(tf.random.stateless_gamma([2], seed, alpha))
     return first / (first + second)
 

@@ -1,10 +1,49 @@
 """What happens to a training batch, as data: to read a recipe needs no TensorFlow."""
 
 import dataclasses
+from typing import Any
 
 # The steps that `layers` take the place of.
 REPLACED = ("translate", "flip", "rand_augment", "color_jitter", "random_erasing", "cutout", "mixup", "cutmix")
 MAX_MAGNITUDE = 30
+
+
+def _is_pair(value: Any) -> bool:
+    return isinstance(value, (tuple, list)) and len(value) == 2
+
+
+def _is_range(value: Any) -> bool:
+    return _is_pair(value) and 0 < value[0] <= value[1]
+
+
+SHARE = (lambda value: 0 <= value <= 1, "from 0 to 1")
+NOT_NEGATIVE = (lambda value: value >= 0, "0 or more")
+PIXELS = (lambda value: isinstance(value, int) and value >= 0, "a whole number of pixels, 0 or more")
+# What holds for each field, and how a refusal says it.
+RULES = {
+    "crop_scale": (
+        lambda value: value is None or (_is_range(value) and value[1] <= 1),
+        "(smallest, largest) with 0 < smallest <= largest <= 1, or None",
+    ),
+    "crop_ratio": (_is_range, "(smallest, largest) with 0 < smallest <= largest"),
+    "resize": (lambda value: value is None or value >= 1, "at least 1 pixel, or None"),
+    "translate": PIXELS,
+    "flip": (lambda value: value in (True, False, "alternating"), 'True, False or "alternating"'),
+    "rand_augment": (
+        lambda value: value is None or (_is_pair(value) and value[0] >= 1 and 0 <= value[1] <= MAX_MAGNITUDE),
+        f"(n, m) with n at least 1 and m from 0 to {MAX_MAGNITUDE}, or None",
+    ),
+    "rand_augment_std": NOT_NEGATIVE,
+    "color_jitter": SHARE,
+    "random_erasing": SHARE,
+    "erasing_fill": (lambda value: value in ("mean", "noise"), '"mean" or "noise"'),
+    "cutout": PIXELS,
+    "mixup": NOT_NEGATIVE,
+    "cutmix": NOT_NEGATIVE,
+    "mix_probability": SHARE,
+    "label_smoothing": SHARE,
+    "layers": (lambda value: isinstance(value, (tuple, list)), "a tuple of names of layers"),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,60 +106,19 @@ class Augmentation:
     layers: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        def require(name, holds, rule):
-            if not holds(getattr(self, name)):
-                raise ValueError(f"{name} must be {rule}, got {name}={getattr(self, name)!r}.")
-
-        def share(value):
-            return 0 <= value <= 1
-
-        def not_negative(value):
-            return value >= 0
-
-        def is_count(value):
-            return isinstance(value, int) and value >= 0
-
-        def a_pair(value):
-            return isinstance(value, (tuple, list)) and len(value) == 2
-
-        def a_range(value):
-            return a_pair(value) and 0 < value[0] <= value[1]
-
-        require(
-            "crop_scale",
-            lambda value: value is None or (a_range(value) and value[1] <= 1),
-            "(smallest, largest) with 0 < smallest <= largest <= 1, or None",
-        )
-        require("crop_ratio", a_range, "(smallest, largest) with 0 < smallest <= largest")
-        require("resize", lambda value: value is None or value >= 1, "at least 1 pixel, or None")
+        for name, (holds, rule) in RULES.items():
+            if not holds(value := getattr(self, name)):
+                raise ValueError(f"{name} must be {rule}, got {name}={value!r}.")
         if self.crop_scale and self.resize:
             raise ValueError(
                 f"resize and crop_scale are two ways to crop: set one of them, got resize={self.resize} and "
                 f"crop_scale={self.crop_scale}."
             )
-        require("translate", is_count, "a whole number of pixels, 0 or more")
-        require("flip", lambda value: value in (True, False, "alternating"), 'True, False or "alternating"')
-        require(
-            "rand_augment",
-            lambda value: value is None or (a_pair(value) and value[0] >= 1 and 0 <= value[1] <= MAX_MAGNITUDE),
-            f"(n, m) with n at least 1 and m from 0 to {MAX_MAGNITUDE}, or None",
-        )
-        require("rand_augment_std", not_negative, "0 or more")
-        require("color_jitter", share, "from 0 to 1")
-        require("random_erasing", share, "from 0 to 1")
-        require("erasing_fill", lambda value: value in ("mean", "noise"), '"mean" or "noise"')
-        require("cutout", is_count, "a whole number of pixels, 0 or more")
-        require("mixup", not_negative, "0 (off) or more")
-        require("cutmix", not_negative, "0 (off) or more")
-        require("mix_probability", share, "from 0 to 1")
-        require("label_smoothing", share, "from 0 to 1")
-        require("layers", lambda value: isinstance(value, (tuple, list)), "a tuple of names of layers")
         if self.layers:
             from keras_mixers.data.preprocessing_layers import read_layer  # imports TensorFlow
 
             for layer in self.layers:
                 read_layer(layer)
-        if self.layers:
             self.check_gives_way()
 
     def check_gives_way(self) -> None:

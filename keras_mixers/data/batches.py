@@ -5,14 +5,16 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 
-from keras_mixers.data.augmentation import Augmentation, AugmentBatch, normalize
+from keras_mixers.data.augmentation import AugmentBatch, normalize_batch
+from keras_mixers.data.augmentation_settings import Augmentation
 from keras_mixers.data.crops import center_crop, random_crop, random_crops
 from keras_mixers.data.preprocessing_layers import check_layers
 from keras_mixers.data.shard import ALONE, DataShard
 from keras_mixers.data.sources import Images
+from keras_mixers.layers.validation import check_positive_int
+from keras_mixers.models.image_spec import ImageSpec
 
 CACHE_BYTES = 2**30
 
@@ -20,10 +22,8 @@ CACHE_BYTES = 2**30
 def train_batches(
     images: Images,
     batch_size: int,
-    image_size: int,
+    spec: ImageSpec,
     *,
-    mean: Sequence[float],
-    std: Sequence[float],
     augmentation: Augmentation | None = None,
     layers: Sequence[Callable[..., Any]] = (),
     seed: int = 0,
@@ -37,62 +37,60 @@ def train_batches(
     Args:
         images: `Images`.
         batch_size: number of images in a batch. The last batch of an epoch holds what is left.
-        image_size: height and width of the batches in pixels.
-        mean: mean colour of the data, three numbers in units of 255.
-        std: standard deviation of the colours, three numbers in units of 255.
+        spec: the `ImageSpec` of the batches: their size, and the statistics by which they are normalised.
         augmentation: `Augmentation`; none by default.
         layers: preprocessing layers of Keras or KerasCV that take the place of the augmentation after the crop, such as
             `[keras_cv.layers.RandAugment(value_range=(0, 255)), keras_cv.layers.MixUp(), keras_cv.layers.CutMix()]`.
-            They get `{"images": values from 0 to 255, "labels": one-hot}`, or images alone if they know no labels. What
-            they draw comes from generators of their own, which the seed does not reach.
+            They get `{"images": values from 0 to 255, "labels": one-hot}`, or images alone if they know no labels. They
+            draw from generators of their own, which the seed does not reach.
         seed: integer. Every epoch's order and augmentation are a function of it and of the epoch's number. Without
-            `epochs` the numbers are drawn, and then `tf.random.set_seed`, if it was called, has its part in them.
+            `epochs` the numbers are drawn; `tf.random.set_seed`, if it was called, then changes them too.
         epochs: `range(start, stop)`: every iteration gives these epochs one after the other, and epoch i is the same
             wherever the range starts. So a run that is resumed sees what an unbroken one would.
         first_batch: number of batches of the first of these epochs that are left out.
         cache: whether the decoded images stay in memory as uint8. By default they do if they all have one known size
             and take at most 1 GiB, and one process reads them all.
         share: the `DataShard` of one of several processes or devices: it gets `batch_size` / `processes` images of
-            each batch.
-            Images are cropped as if it were alone; what is drawn for a whole batch is drawn for each part anew.
+            each batch. Images are cropped as if it were alone; what is drawn for a whole batch is drawn for each part
+            anew.
 
     Returns:
-        `tf.data.Dataset` of normalised float32 images (batch, image_size, image_size, 3) and one-hot float32 labels
+        `tf.data.Dataset` of normalised float32 images (batch, size, size, 3) and one-hot float32 labels
         (batch, num_classes), with a known number of batches. Images of the right size are not resampled.
 
     Raises:
-        ValueError: if sizes are not positive, mean and std not three numbers with std above 0, or layers are given
-            beside steps whose place they take.
+        ValueError: if `batch_size` is not positive, images would be moved out of sight, or layers are given beside
+            steps that they replace.
 
     Example:
         >>> import numpy as np, tensorflow as tf
         >>> from keras_mixers.data import Augmentation, Images
+        >>> from keras_mixers.models import ImageSpec
         >>> arrays = np.zeros((5, 8, 8, 3), "uint8"), np.array([0, 1, 0, 1, 0])
         >>> images = Images(tf.data.Dataset.from_tensor_slices(arrays), 5, ("cat", "dog"))
-        >>> half = (0.5, 0.5, 0.5)
-        >>> batches = train_batches(images, 2, 8, mean=half, std=half, augmentation=Augmentation(flip=True))
+        >>> spec = ImageSpec(8, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+        >>> batches = train_batches(images, 2, spec, augmentation=Augmentation(flip=True))
         >>> [(x.shape[0], y.shape[1]) for x, y in batches]
         [(2, 2), (2, 2), (1, 2)]
     """
-    _check(batch_size, image_size, mean, std)
+    check_positive_int("batch_size", batch_size)
     augmentation = augmentation or Augmentation()
-    if augmentation.translate >= image_size:
+    if augmentation.translate >= spec.size:
         raise ValueError(
-            f"translate must be less than the image size, got translate={augmentation.translate} and "
-            f"image_size={image_size}."
+            f"translate must be less than the image size, got translate={augmentation.translate} and size={spec.size}."
         )
     check_layers(layers)
     if layers:
         augmentation.check_gives_way()
-    augment = AugmentBatch(augmentation, images.num_classes, mean, std, layers)
+    augment = AugmentBatch(augmentation, images.num_classes, spec, layers)
     images = _cached(images, cache, share)
 
-    def crop(example, seed):
+    def crop(example: tuple[tf.Tensor, tf.Tensor], seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         image, label = example
-        return random_crop(image, image_size, augmentation, seed), label
+        return random_crop(image, spec.size, augmentation, seed), label
 
     @tf.autograph.experimental.do_not_convert  # It has no Python control flow over tensors; conversion takes seconds.
-    def finish(batch, seed, mirrored=None):
+    def finish(batch: tuple[tf.Tensor, tf.Tensor], seed: tf.Tensor, mirrored: tf.Tensor | None = None) -> Any:
         pixels, labels = batch
         crop_seed, augment_seed = tf.unstack(tf.random.split(seed, 2))
         if have_size:
@@ -100,14 +98,14 @@ def train_batches(
         return augment(pixels, labels, augment_seed, mirrored)
 
     # A crop for each image costs 60 microseconds of small operations, a crop of the batch a tenth of that.
-    have_size = _shape(images) == (image_size, image_size, 3) and augmentation.resize in (None, image_size)
+    have_size = _shape(images) == (spec.size, spec.size, 3) and augmentation.resize in (None, spec.size)
     buffer = images.shuffle_buffer or images.count
 
-    def own(dataset):
+    def own(dataset: tf.data.Dataset) -> tf.data.Dataset:
         return share.part(share.filled(dataset, images.count), images.count, batch_size)
 
     @tf.autograph.experimental.do_not_convert
-    def one_epoch(epoch):
+    def one_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
         # `shuffle` adds the global seed of `tf.random.set_seed` to its own, and fails if that is 0 and its own a
         # tensor. This sets the seed of the graph that is being traced here and of nothing else.
         tf.random.set_seed(1)
@@ -119,10 +117,10 @@ def train_batches(
             tf.data.Dataset.counter().map(lambda i, seed=seed: tf.random.fold_in(seed, i)) for seed in seeds
         )
 
-        def shuffled(dataset):
+        def shuffled(dataset: tf.data.Dataset) -> tf.data.Dataset:
             return dataset.shuffle(buffer, tf.cast(order_seed[0], tf.int64), reshuffle_each_iteration=False)
 
-        def in_batches(dataset):
+        def in_batches(dataset: tf.data.Dataset) -> tf.data.Dataset:
             return dataset.batch(batch_size // share.processes)
 
         records = shuffled(images.records)
@@ -155,12 +153,9 @@ def train_batches(
 def eval_batches(
     images: Images,
     batch_size: int,
-    image_size: int,
+    spec: ImageSpec,
     *,
-    mean: Sequence[float],
-    std: Sequence[float],
-    crop_fraction: float = 1.0,
-    interpolation: str = "bicubic",
+    normalize: bool = True,
     cache: bool | None = None,
     share: DataShard = ALONE,
 ) -> tf.data.Dataset:
@@ -169,11 +164,8 @@ def eval_batches(
     Args:
         images: `Images`.
         batch_size: number of images in a batch; the last one holds what is left.
-        image_size: height and width of the batches in pixels.
-        mean: mean colour of the data, three numbers in units of 255.
-        std: standard deviation of the colours, three numbers in units of 255.
-        crop_fraction: share of the shorter side that the crop keeps: it is resized to image_size / crop_fraction.
-        interpolation: method of `tf.image.resize`, with antialiasing.
+        spec: the `ImageSpec` of the batches: their size, their statistics, and how they are cut from photographs.
+        normalize: whether pixels are normalised; False leaves them from 0 to 255, for networks that do it themselves.
         cache: as in `train_batches`.
         share: as in `train_batches`.
 
@@ -182,35 +174,31 @@ def eval_batches(
         a weight for each image, 0 for those that fill up the last batch, with a mean of 1.
 
     Raises:
-        ValueError: if an argument is out of its range.
+        ValueError: if `batch_size` is not positive.
 
     Example:
         >>> import numpy as np, tensorflow as tf
         >>> from keras_mixers.data import Images
+        >>> from keras_mixers.models import ImageSpec
         >>> arrays = np.full((3, 8, 8, 3), 255, "uint8"), np.array([0, 1, 1])
         >>> images = Images(tf.data.Dataset.from_tensor_slices(arrays), 3, ("cat", "dog"))
-        >>> x, y = next(iter(eval_batches(images, 3, 8, mean=(0.5,) * 3, std=(0.25,) * 3)))
+        >>> x, y = next(iter(eval_batches(images, 3, ImageSpec(8, mean=(0.5,) * 3, std=(0.25,) * 3))))
         >>> float(x[0, 0, 0, 0]), y.numpy().tolist()
         (2.0, [[1.0, 0.0], [0.0, 1.0], [0.0, 1.0]])
     """
-    _check(batch_size, image_size, mean, std)
-    if not 0 < crop_fraction <= 1:
-        raise ValueError(f"crop_fraction must be above 0 and at most 1, got crop_fraction={crop_fraction}.")
+    check_positive_int("batch_size", batch_size)
     images = _cached(images, cache, share)
-    resized = math.floor(image_size / crop_fraction)
 
-    def crop(image, label):
-        return center_crop(image, image_size, resized, interpolation), label
+    def finish(pixels: tf.Tensor, labels: tf.Tensor, *weights: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        pixels = normalize_batch(pixels, spec) if normalize else tf.cast(pixels, tf.float32)
+        return pixels, tf.one_hot(labels, images.num_classes), *weights
 
-    def finish(pixels, labels, *weights):
-        return normalize(pixels, mean, std), tf.one_hot(labels, images.num_classes), *weights
-
-    def own(dataset):
+    def own(dataset: tf.data.Dataset) -> tf.data.Dataset:
         return share.part(dataset, images.count, batch_size)
 
     examples = dataclasses.replace(images, records=own(share.filled(images.records, images.count))).examples
-    if _shape(images) != (resized, resized, 3) or resized != image_size:
-        examples = examples.map(crop, tf.data.AUTOTUNE)
+    if not _shape(images) == (spec.size, spec.size, 3) == (spec.shorter_side, spec.shorter_side, 3):
+        examples = examples.map(lambda image, label: (center_crop(image, spec), label), tf.data.AUTOTUNE)
     if share.devices > 1:
         filled = images.count + share.padding(images.count)
         weights = tf.data.Dataset.range(filled).map(lambda i: tf.where(i < images.count, filled / images.count, 0.0))
@@ -221,24 +209,13 @@ def eval_batches(
     return batches.prefetch(tf.data.AUTOTUNE)
 
 
-def _shape(images):
+def _shape(images: Images) -> tuple[int | None, ...]:
     """The shape that all images have; sides that differ or are not known are None."""
     return tuple(images.examples.element_spec[0].shape)
 
 
-def _cached(images, cache, share):
+def _cached(images: Images, cache: bool | None, share: DataShard) -> Images:
     shape = _shape(images)
     if cache is None:
         cache = share.processes == 1 and None not in shape and images.count * math.prod(shape) <= CACHE_BYTES
     return images.cached() if cache else images
-
-
-def _check(batch_size, image_size, mean, std):
-    for name, value in {"batch_size": batch_size, "image_size": image_size}.items():
-        if value < 1:
-            raise ValueError(f"{name} must be at least 1, got {name}={value}.")
-    for name, value in {"mean": mean, "std": std}.items():
-        if np.shape(value) != (3,):
-            raise ValueError(f"{name} must be three numbers, one for each colour, got {name}={value}.")
-    if min(std) <= 0:
-        raise ValueError(f"std must be above 0 for each colour, got std={std}.")

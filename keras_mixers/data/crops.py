@@ -2,12 +2,12 @@
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import tensorflow as tf
 
-if TYPE_CHECKING:
-    from keras_mixers.data.augmentation import Augmentation
+from keras_mixers.data.augmentation_settings import Augmentation
+from keras_mixers.models.image_spec import ImageSpec
 
 
 def random_boxes(
@@ -30,7 +30,7 @@ def random_boxes(
     return tf.cast(tf.concat([corners, boxes], axis=1), tf.int32)
 
 
-def random_crop(image: tf.Tensor, size: int, augmentation: "Augmentation", seed: Any) -> tf.Tensor:
+def random_crop(image: tf.Tensor, size: int, augmentation: Augmentation, seed: Any) -> tf.Tensor:
     """The part of an image that training sees, as `augmentation` says, (size, size, 3)."""
     if augmentation.crop_scale:
         height, width = tf.unstack(tf.shape(image)[:2])
@@ -42,7 +42,7 @@ def random_crop(image: tf.Tensor, size: int, augmentation: "Augmentation", seed:
     return _cut(image, tf.cast(tf.random.stateless_uniform([2], seed) * room, tf.int32), size)
 
 
-def random_crops(images: tf.Tensor, augmentation: "Augmentation", seed: Any) -> tf.Tensor:
+def random_crops(images: tf.Tensor, augmentation: Augmentation, seed: Any) -> tf.Tensor:
     """`random_crop` of images that have the wanted size already, (n, size, size, 3), in one operation.
 
     Such crops are only ever enlarged: no antialiasing is needed. At a crop's edge the image beyond it is interpolated.
@@ -92,18 +92,18 @@ def affine(images: tf.Tensor, coefficients: Sequence[Any], interpolation: str, f
     return tf.ensure_shape(moved, images.shape)
 
 
-def center_crop(image: tf.Tensor, size: int, resized: int, method: str) -> tf.Tensor:
-    """The square of this size at the centre of an image whose shorter side is first resized to `resized` pixels."""
-    image = resize_shorter_side(image, resized, method)
-    room = tf.shape(image)[:2] - size
-    return _cut(image, tf.cast(tf.round(room / 2), tf.int32), size)
+def center_crop(image: tf.Tensor, spec: ImageSpec) -> tf.Tensor:
+    """`ImageSpec.crop` of a tensor: the square at the centre of an image, once its shorter side is resized."""
+    image = resize_shorter_side(image, spec.shorter_side, spec.interpolation)
+    room = tf.shape(image)[:2] - spec.size
+    return _cut(image, tf.cast(tf.round(room / 2), tf.int32), spec.size)
 
 
 def resize_shorter_side(image: tf.Tensor, size: int, method: str) -> tf.Tensor:
     """Resize an image so that its shorter side has this size; an image that has it stays as it is."""
     shape = tf.shape(image)[:2]
     height, width = tf.unstack(shape * size // tf.reduce_min(shape))
-    # Along one axis at a time and rounded after each, as Pillow and `ImageSpec.crop` do.
+    # Along one axis at a time and rounded after each, as Pillow does.
     return resize(resize(image, (shape[0], width), method), (height, width), method)
 
 
@@ -113,6 +113,6 @@ def resize(image: tf.Tensor, shape: Any, method: str) -> tf.Tensor:
     return tf.saturate_cast(tf.round(tf.image.resize(image, shape, method, antialias=True)), tf.uint8)
 
 
-def _cut(image, corner, size):
+def _cut(image: tf.Tensor, corner: tf.Tensor, size: int) -> tf.Tensor:
     top, left = tf.unstack(corner)
     return tf.ensure_shape(image[top : top + size, left : left + size], (size, size, 3))

@@ -22,25 +22,19 @@ class Operation:
         signed: whether half of the amounts are made negative.
     """
 
-    apply: Callable
-    amount: Callable
+    apply: Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
+    amount: Callable[[tf.Tensor, Any], tf.Tensor]
     signed: bool = False
 
 
 def operations() -> dict[str, Operation]:
     """The 14 operations of torchvision's RandAugment: name -> `Operation`."""
 
-    def to(limit):
+    def to(limit: float) -> Callable[[tf.Tensor, Any], tf.Tensor]:
         return lambda magnitude, size: limit * magnitude
 
-    def to_pixels(magnitude, size):
+    def to_pixels(magnitude: tf.Tensor, size: Any) -> tf.Tensor:
         return tf.floor(150 / 331 * size * magnitude)
-
-    def to_bits(magnitude, size):
-        return 8 - tf.round(4 * magnitude)
-
-    def to_threshold(magnitude, size):
-        return 255 - 255 * magnitude
 
     return {
         "identity": Operation(identity, to(0.0)),
@@ -53,8 +47,8 @@ def operations() -> dict[str, Operation]:
         "color": Operation(adjust_color, to(0.9), signed=True),
         "contrast": Operation(adjust_contrast, to(0.9), signed=True),
         "sharpness": Operation(adjust_sharpness, to(0.9), signed=True),
-        "posterize": Operation(posterize, to_bits),
-        "solarize": Operation(solarize, to_threshold),
+        "posterize": Operation(posterize, lambda magnitude, size: 8 - tf.round(4 * magnitude)),
+        "solarize": Operation(solarize, lambda magnitude, size: 255 - 255 * magnitude),
         "autocontrast": Operation(autocontrast, to(0.0)),
         "equalize": Operation(equalize, to(0.0)),
     }
@@ -85,7 +79,7 @@ class RandAugment:
             images = self._round(images, round_seed)
         return images
 
-    def _round(self, images, seed):
+    def _round(self, images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
         choice_seed, strength_seed, sign_seed = tf.unstack(tf.random.split(seed, 3))
         count, size = tf.shape(images)[0], tf.cast(tf.shape(images)[1], tf.float32)
         choices = tf.random.stateless_uniform([count], choice_seed, 0, len(self.operations), tf.int32)
@@ -93,7 +87,7 @@ class RandAugment:
         strength = tf.clip_by_value(strength, 0.0, MAX_MAGNITUDE) / MAX_MAGNITUDE
         signs = tf.sign(tf.random.stateless_uniform([count], sign_seed) - 0.5)
 
-        def change(operation, part, place):
+        def change(operation: Operation, part: tf.Tensor, place: tf.Tensor) -> tf.Tensor:
             amounts = operation.amount(tf.gather(strength, place), size)
             return operation.apply(part, amounts * tf.gather(signs, place) if operation.signed else amounts)
 
@@ -151,7 +145,7 @@ def rotate(images: tf.Tensor, degrees: tf.Tensor) -> tf.Tensor:
     return _move(images, [cos, -sin, x - cos * x + sin * y, sin, cos, y - sin * x - cos * y])
 
 
-def _move(images, coefficients):
+def _move(images: tf.Tensor, coefficients: Sequence[Any]) -> tf.Tensor:
     return affine(images, coefficients, "NEAREST", "CONSTANT")
 
 
@@ -215,14 +209,14 @@ def equalize(images: tf.Tensor, _: tf.Tensor | None = None) -> tf.Tensor:
     return tf.reshape(tf.cast(tf.gather(table, bins, batch_dims=1), tf.uint8), tf.shape(images))
 
 
-def _each(values):
+def _each(values: tf.Tensor) -> tf.Tensor:
     return values[:, None, None, None]
 
 
-def _floats(images):
+def _floats(images: tf.Tensor) -> tf.Tensor:
     return tf.cast(images, tf.float32)
 
 
-def _pixels(images):
+def _pixels(images: tf.Tensor) -> tf.Tensor:
     # Pillow cuts fractions off. The small addition keeps whole numbers whole.
     return tf.cast(tf.clip_by_value(images + 1e-3, 0.0, 255.0), tf.uint8)

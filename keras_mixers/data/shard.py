@@ -1,6 +1,7 @@
 """Each of several processes reads its own part of every batch."""
 
 import dataclasses
+from typing import Any
 
 import tensorflow as tf
 
@@ -48,16 +49,12 @@ class DataShard:
             return dataset
         filled = count + self.padding(count)
 
-        def is_own(i, _):
+        def is_own(i: tf.Tensor, _: Any) -> tf.Tensor:
             first = i - i % batch_size
             size = tf.minimum(tf.cast(batch_size, tf.int64), filled - first)
             return (i - first) * self.processes // size == self.process
 
-        return dataset.enumerate().filter(is_own).map(_second)
-
-
-def _second(_, *rest):
-    return rest[0] if len(rest) == 1 else rest
+        return dataset.enumerate().filter(is_own).map(lambda _, *rest: rest[0] if len(rest) == 1 else rest)
 
 
 ALONE = DataShard()

@@ -9,7 +9,7 @@ import os
 import pathlib
 import sys
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -18,7 +18,7 @@ import requests
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from keras_mixers.inference.images import IMAGE_SUFFIXES, decode_image
+from keras_mixers.models.image_files import IMAGE_SUFFIXES, decode_image
 
 # How the files that TensorFlow decodes itself begin and end: JPEG, PNG, GIF.
 BEGINNINGS, ENDS = (b"\xff\xd8", b"\x89\x50", b"GI"), (b"\xff\xd9", b"\x60\x82", b"\x00\x3b")
@@ -40,7 +40,7 @@ class Images:
         decode: function of one record that returns its uint8 image (height, width, 3). None if the records are
             such images themselves.
         shuffle_buffer: number of records that may be held in memory for shuffling; all of them by default.
-        origin: which images these are, as JSON has it: of a folder, the hash of its files' names.
+        origin: which images these are, as values of JSON: for a folder, the hash of its files' names.
 
     Example:
         >>> import numpy as np, tensorflow as tf
@@ -53,7 +53,7 @@ class Images:
     records: tf.data.Dataset
     count: int
     class_names: tuple[str, ...]
-    decode: Callable | None = None
+    decode: Callable[[tf.Tensor], tf.Tensor] | None = None
     shuffle_buffer: int | None = None
     origin: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
@@ -90,7 +90,7 @@ def load_tfds(
         data_dir: folder of the data sets; TFDS's own, `~/tensorflow_datasets`, by default.
         download: whether to fetch and prepare the data set if `data_dir` lacks it.
         limit: keep only the first `limit` examples.
-        verbose: whether TFDS shows how far it is when it fetches a data set, on standard error.
+        verbose: whether TFDS shows its progress on standard error while it fetches a data set.
 
     Returns:
         `Images`. Records are compressed images, read in the order of the files; TFDS shuffled them when it wrote
@@ -99,7 +99,7 @@ def load_tfds(
     Raises:
         ValueError: for an unknown name or split, a data set without images and labels, or a limit below 1.
         FileNotFoundError: if `data_dir` lacks the data set and `download` is False, or TFDS cannot fetch it.
-        ConnectionError: if it cannot be fetched for want of a connection.
+        ConnectionError: if it cannot be fetched without a connection.
 
     Example:
         >>> load_tfds("cifar11", "train")
@@ -151,7 +151,7 @@ def load_tfds(
     )
 
 
-def _fetch(builder, name, folder, verbose):
+def _fetch(builder: tfds.core.DatasetBuilder, name: str, folder: str, verbose: bool) -> None:
     """Fetch and prepare a data set; whatever fails leaves no data set behind."""
     try:
         # TFDS asks ten times, for minutes, before it says that there is no connection; this asks once.
@@ -171,7 +171,7 @@ def _fetch(builder, name, folder, verbose):
         raise FileNotFoundError(f"TFDS cannot fetch the data set {name!r}: {_in_one_line(error)}") from error
 
 
-def _check_connection(builder, folder):
+def _check_connection(builder: tfds.core.DatasetBuilder, folder: str) -> None:
     """Raise a ConnectionError if no host of the data set answers, unless its files may be there already."""
     urls = {urlsplit(url).netloc: url for url in builder.url_infos or () if url.startswith("http")}
     if not urls or builder.MANUAL_DOWNLOAD_INSTRUCTIONS or any(pathlib.Path(folder, "downloads").rglob("*.INFO")):
@@ -185,7 +185,7 @@ def _check_connection(builder, folder):
     raise ConnectionError(f"there is no connection to {' or '.join(urls)}")
 
 
-def _in_one_line(error):
+def _in_one_line(error: BaseException) -> str:
     return " ".join(str(error).split())
 
 
@@ -261,7 +261,7 @@ def load_folders(directory: str | os.PathLike[str], validation_part: float = 0.1
         count = min(max(round(validation_part * len(members)), 1), len(members) - 1)
         aside[generator.permutation(members)[:count]] = True
 
-    def of(chosen):
+    def of(chosen: np.ndarray) -> Images:
         (places,) = np.nonzero(chosen)
         images = _images_of_files(directory, [labels[i] for i in places], [paths[i] for i in places], class_names)
         split = {"validation_part": validation_part, "seed": seed}
@@ -288,7 +288,7 @@ def evaluated_folder(directory: str | os.PathLike[str]) -> pathlib.Path:
     )
 
 
-def _files(directory):
+def _files(directory: str | os.PathLike[str]) -> tuple[Sequence[int], Sequence[str], tuple[str, ...]]:
     """The labels and paths of the images of a folder, and the names of its classes."""
     directory = pathlib.Path(directory)
     if not directory.is_dir():
@@ -314,29 +314,35 @@ def _files(directory):
     return labels, paths, tuple(path.name for path in classes)
 
 
-def _images_of_files(directory, labels, paths, class_names, limit=None):
+def _images_of_files(
+    directory: str | os.PathLike[str],
+    labels: Sequence[int],
+    paths: Sequence[str],
+    class_names: tuple[str, ...],
+    limit: int | None = None,
+) -> Images:
     records = tf.data.Dataset.from_tensor_slices(([*paths], tf.constant(labels, tf.int64)))
     names = sorted(os.path.relpath(path, directory).replace(os.sep, "/") for path in paths[:limit])
     origin = {"folder": str(directory), "files": hashlib.sha256("\n".join(names).encode()).hexdigest()}
     return Images(*_first(records, len(paths), limit), class_names, decode=_decode_file, origin=origin)
 
 
-def _check_limit(limit):
+def _check_limit(limit: int | None) -> None:
     if limit is not None and limit < 1:
         raise ValueError(f"limit must be at least 1, or None for all examples, got limit={limit}.")
 
 
-def _first(records, count, limit):
+def _first(records: tf.data.Dataset, count: int, limit: int | None) -> tuple[tf.data.Dataset, int]:
     count = min(count, limit or count)
     return records.take(count).apply(tf.data.experimental.assert_cardinality(count)), count
 
 
-def _decode(contents):
+def _decode(contents: tf.Tensor | bytes) -> tf.Tensor:
     # decode_jpeg reads PNG and GIF too. The accurate transform is Pillow's default; TensorFlow's is the fast one.
     return tf.io.decode_jpeg(contents, channels=3, dct_method="INTEGER_ACCURATE")
 
 
-def _decode_file(path):
+def _decode_file(path: tf.Tensor) -> tf.Tensor:
     # Pillow decodes what TensorFlow does not: other formats, photographs that have to be turned, and files that do not
     # end as their format does, since they are cut, empty, no images, or harmlessly longer. It takes twice the time, but
     # its errors can say which file they are about.
@@ -353,7 +359,7 @@ def _decode_file(path):
     return tf.ensure_shape(image, (None, None, 3))
 
 
-def _decode_with_pillow(contents, path):
+def _decode_with_pillow(contents: bytes, path: bytes) -> np.ndarray:
     try:
         if contents.startswith(b"\x89PNG"):
             _decode(contents)  # refuses a PNG file that lacks its end, of which Pillow reads what is there

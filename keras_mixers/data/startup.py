@@ -1,9 +1,13 @@
-"""What must hold before TensorFlow runs: its packages are there, and the GPU stays with the backend that trains."""
+"""What must hold before TensorFlow runs: its packages are there, and the GPU stays with the backend that trains.
+
+This happens when `keras_mixers.data` is imported, not when a pipeline is made: a data set of TensorFlow's own, such as
+`Images` takes, already starts the GPUs, and then it is too late to hide them.
+"""
 
 import importlib.util
 import warnings
 
-import keras
+from keras_mixers import backends
 
 
 def require(*packages: str) -> None:
@@ -32,4 +36,4 @@ def leave_gpus_to(backend: str) -> None:
 
 
 require("tensorflow", "tensorflow_datasets", "importlib_resources")
-leave_gpus_to(keras.backend.backend())
+leave_gpus_to(backends.NAME)

@@ -8,7 +8,8 @@ import keras
 import numpy as np
 
 from keras_mixers.export.folding import Form
-from keras_mixers.inference.images import is_channels_first, normalizes, read_image
+from keras_mixers.inference.images import is_channels_first, normalizes
+from keras_mixers.models.image_files import read_image
 from keras_mixers.models.image_spec import ImageSpec
 
 # For a network that does not know its pixels.
@@ -49,8 +50,7 @@ class ComparisonImages:
         if images is None and self.channels not in (1, 3):
             raise ValueError(f"images must be given for a network of {self.channels} channels.")
         raw = self._preprocess(name, drawn_images() if images is None else images)
-        # Pixels of the right size already: this only normalises them.
-        network = raw if self.normalizes else self.spec.preprocess(raw)
+        network = raw if self.normalizes else self.spec.normalize(raw, "channels_last")
         network, raw = (self._cut(batch) for batch in (network, raw))
         return network, raw.astype("uint8") if self.raw else network
 

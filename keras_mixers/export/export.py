@@ -12,6 +12,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_mixers import backends
 from keras_mixers.export.comparison import ComparisonImages
 from keras_mixers.export.folding import Form, UnknownLayerError, gives_probabilities, in_float32, lower
 from keras_mixers.export.format import Job
@@ -190,7 +191,7 @@ def export_model(
         path=path,
         format=format,
         quantization=quantization,
-        backend=keras.backend.backend(),
+        backend=backends.NAME,
         max_difference=difference,
         agreement=agreement,
         accuracy=accuracy,

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from keras_mixers.export.format import Format
+from keras_mixers.export.format import Format, Quantization
 from keras_mixers.export.keras_file import KerasFile
 from keras_mixers.export.litert import LiteRT
 from keras_mixers.export.onnx import Onnx
@@ -48,14 +48,9 @@ def find_format(name: str | None, path: Path) -> str:
     return name
 
 
-def having(quantization: str) -> list[str]:
-    """Returns the names of the formats that have a quantization."""
-    return [name for name, format in FORMATS.items() if quantization in format.quantizations]
-
-
-def quantization_names() -> list[str]:
-    """Returns the names of all quantizations of all formats."""
-    return list(dict.fromkeys(name for format in FORMATS.values() for name in format.quantizations))
+def quantizations() -> list[tuple[str, str, Quantization]]:
+    """Returns (format's name, name, quantization) of all that the table has."""
+    return [(name, kind, each) for name, format in FORMATS.items() for kind, each in format.quantizations.items()]
 
 
 def check_quantization(name: str, quantization: str | None, calibrating: bool, integer_io: bool) -> None:
@@ -68,20 +63,16 @@ def check_quantization(name: str, quantization: str | None, calibrating: bool, i
         integer_io: whether the network shall take and give integers.
     """
     if quantization is not None:
-        _choice("quantization", quantization, quantization_names(), "None or ")
+        _choice("quantization", quantization, list(dict.fromkeys(kind for _, kind, _ in quantizations())), "None or ")
     known = FORMATS[name].quantizations.get(quantization)
     if quantization is not None and known is None:
-        raise ValueError(
-            f"quantization={quantization!r} is there for {' and '.join(having(quantization))}, not for format={name!r}."
-        )
+        having = " and ".join(other for other, kind, _ in quantizations() if kind == quantization)
+        raise ValueError(f"quantization={quantization!r} is there for {having}, not for format={name!r}.")
     if integer_io and not (known and known.integer_io):
-        able = [
-            f"format={key!r} and quantization={kind!r}"
-            for key, format in FORMATS.items()
-            for kind, value in format.quantizations.items()
-            if value.integer_io
-        ]
-        raise ValueError(f"integer_io needs {' or '.join(able)}, got {name!r} and {quantization!r}.")
+        having = " or ".join(
+            f"format={other!r} and quantization={kind!r}" for other, kind, each in quantizations() if each.integer_io
+        )
+        raise ValueError(f"integer_io needs {having}, got {name!r} and {quantization!r}.")
     if known and known.calibrated and not calibrating:
         raise ValueError(
             f"quantization={quantization!r} needs representative_data: a hundred or more images like those that it "

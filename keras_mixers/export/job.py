@@ -16,8 +16,8 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from keras_mixers import backends
 from keras_mixers.export.format import Job, Run
-from keras_mixers.layers.device import device
 
 
 class ExportError(RuntimeError):
@@ -30,8 +30,8 @@ def carry_out(job: Job, model: keras.Model) -> tuple[np.ndarray, float]:
     Raises:
         ExportError: if the format cannot be written or opened.
     """
-    backend = job.format.backend or keras.backend.backend()
-    if backend == keras.backend.backend() and device() == "cpu":
+    backend = job.format.backend or backends.NAME
+    if backend == backends.NAME and backends.device() == "cpu":
         return write_and_run(job, model)
     (job.folder / "job.pickle").write_bytes(pickle.dumps(job))
     model.save(job.folder / "model.keras")
@@ -105,7 +105,7 @@ def main(folder: str, name: str) -> None:
         reason = unknown[0] if unknown else str(error).splitlines()[0].rstrip(".")
         sys.exit(
             f"The process that writes {name} cannot load the network ({reason}); set "
-            f"KERAS_BACKEND={keras.backend.backend()} and export it where its classes are known."
+            f"KERAS_BACKEND={backends.NAME} and export it where its classes are known."
         )
     try:
         outputs, seconds = write_and_run(job, model)

@@ -2,15 +2,14 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import keras
 import numpy as np
 
 from keras_mixers.layers import NormalizePixels
+from keras_mixers.models.image_files import read_image
 from keras_mixers.models.network import Network
-
-IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".webp")  # of files that are taken for images in a folder
 
 
 def is_channels_first(model: keras.Model) -> bool:
@@ -24,45 +23,6 @@ def is_channels_first(model: keras.Model) -> bool:
 def normalizes(model: keras.Model) -> bool:
     """Whether a network takes pixels from 0 to 255, and normalises them itself."""
     return any(isinstance(layer, NormalizePixels) for layer in model.layers)
-
-
-def read_image(image: Any) -> np.ndarray:
-    """Returns an image (height, width, 3) of a file, or the array that it is.
-
-    Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if it is no image.
-    """
-    if not isinstance(image, str | Path):
-        return image
-    try:
-        return decode_image(image)
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f"There is no image at {str(image)!r}.") from error
-    except Exception as error:  # what Pillow raises depends on where a file is damaged
-        reason = getattr(error, "strerror", None) or "it is no image, or damaged"
-        raise ValueError(f"The image {str(image)!r} cannot be read: {reason}.") from error
-
-
-def decode_image(source: str | Path | BinaryIO) -> np.ndarray:
-    """Returns the pixels of an image file as a person sees them, uint8 (height, width, 3).
-
-    The contents tell the format, not the name. Photographs are turned as their EXIF orientation says, of 16-bit values
-    the upper 8 bits are kept, grey becomes three equal colours, and transparency is dropped.
-
-    Args:
-        source: a path, or a file opened in binary mode.
-
-    Raises:
-        OSError: if it is no image, or damaged.
-    """
-    from PIL import Image, ImageOps
-
-    with Image.open(source) as image:
-        turned = ImageOps.exif_transpose(image)
-        if turned.mode.startswith("I"):
-            turned = Image.fromarray((np.asarray(turned) >> 8).astype("uint8"))
-        return np.asarray(turned.convert("RGB"))
 
 
 def prepare_images(model: keras.Model, images: Sequence[Any]) -> np.ndarray:

@@ -103,9 +103,9 @@ def evaluate_images(
             the plain one.
 
     Returns:
-        The number of `"images"`, the shares of them whose class is the most probable one, `"top-1"`, or among the
-        five most probable ones, `"top-5"`, and the mean cross-entropy, `"loss"`. With `flip` also `"top-1 flipped"`:
-        the share for the mean of both probabilities' logarithms.
+        The number of `"images"`, the shares of them, from 0 to 1, whose class is the most probable one, `"top1"`, or
+        among the five most probable ones, `"top5"`, and the mean cross-entropy, `"loss"`. With `flip` also
+        `"top1_flipped"`: the share for the mean of both probabilities' logarithms.
 
     Raises:
         ValueError: if the images have other classes, or one of them cannot be read.
@@ -114,17 +114,7 @@ def evaluate_images(
     from keras_mixers.data.damaged import naming_damaged
 
     check_classes(model, images.class_names)
-    pixels = model.pixels
-    mean, std = ((0.0,) * 3, (1 / 255,) * 3) if normalizes(model) else (pixels.mean, pixels.std)
-    batches = eval_batches(
-        images,
-        batch_size,
-        pixels.size,
-        mean=mean,
-        std=std,
-        crop_fraction=pixels.crop_fraction,
-        interpolation=pixels.interpolation,
-    )
+    batches = eval_batches(images, batch_size, model.pixels, normalize=not normalizes(model))
     top1, top5, loss, flipped = 0, 0, 0.0, 0
     with naming_damaged(images):
         for x, y in batches.as_numpy_iterator():
@@ -139,11 +129,11 @@ def evaluate_images(
                 flipped += int(((log_probabilities + mirrored).argmax(1) == labels).sum())
     found = {
         "images": images.count,
-        "top-1": top1 / images.count,
-        "top-5": top5 / images.count,
+        "top1": top1 / images.count,
+        "top5": top5 / images.count,
         "loss": loss / images.count,
     }
-    return {**found, "top-1 flipped": flipped / images.count} if flip else found
+    return {**found, "top1_flipped": flipped / images.count} if flip else found
 
 
 def check_classes(model: keras.Model, class_names: Sequence[str]) -> None:
@@ -164,5 +154,10 @@ def _log_probabilities(model: keras.Model, batch: np.ndarray) -> np.ndarray:
     last = model.layers[-1]
     if isinstance(last, keras.layers.Softmax) or last.get_config().get("activation") in ("softmax", "sigmoid"):
         return np.log(np.maximum(outputs, np.finfo("float32").tiny))
-    outputs -= outputs.max(1, keepdims=True)
-    return outputs - np.log(np.exp(outputs).sum(1, keepdims=True))
+    return log_softmax(outputs)
+
+
+def log_softmax(logits: np.ndarray) -> np.ndarray:
+    """Returns the logarithms of the classes' probabilities, (images, classes), of their logits."""
+    logits = logits - logits.max(1, keepdims=True)
+    return logits - np.log(np.exp(logits).sum(1, keepdims=True))

@@ -9,11 +9,13 @@ from keras_mixers.layers.channel_mixers import (
     ChannelSplitMixerIV,
     ChannelSplitMixerV,
     ChannelStrideMixer,
+    PointwiseMixer,
     segment_spans,
 )
+from keras_mixers.layers.mixing_layer import MixingLayer, PostNormLayer
 from keras_mixers.layers.normalize_pixels import NormalizePixels
 from keras_mixers.layers.patch_embed import PatchEmbed
-from keras_mixers.layers.spatial_mixers import SpatialMixer1D, SpatialMixer2D
+from keras_mixers.layers.spatial_mixers import SpatialMixer, SpatialMixer1D, SpatialMixer2D
 
 __all__ = [
     "ChannelMixer",
@@ -24,8 +26,12 @@ __all__ = [
     "ChannelSplitMixerIV",
     "ChannelSplitMixerV",
     "ChannelStrideMixer",
+    "MixingLayer",
     "NormalizePixels",
     "PatchEmbed",
+    "PointwiseMixer",
+    "PostNormLayer",
+    "SpatialMixer",
     "SpatialMixer1D",
     "SpatialMixer2D",
     "segment_spans",

@@ -4,10 +4,10 @@ from itertools import chain, pairwise
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
-from keras_mixers.layers.bias import add_bias
-from keras_mixers.layers.in_place import in_place
+from keras_mixers import backends
 from keras_mixers.layers.mixing_layer import MixingLayer
 from keras_mixers.layers.validation import check_block, check_keras, check_positive_int, check_ratio
 
@@ -27,11 +27,7 @@ class PointwiseConvolution(keras.layers.Dense):
         self.input_spec = None  # Dense would look for the channels on the last axis
 
     def call(self, x: Any) -> Any:
-        if self.data_format == "channels_last":
-            # As one matrix: TensorFlow's gradient of a product with more axes takes three times as long.
-            *positions, channels = ops.shape(x)
-            return ops.reshape(self._multiply(ops.reshape(x, (-1, channels))), (*positions, self.units))
-        return add_bias(ops.einsum("bihw,io->bohw", x, self.kernel), self.bias, self.data_format)
+        return backends.pointwise_conv(x, self.kernel, self.bias, self.data_format)
 
     def quantize(self, mode: str | None = None, type_check: bool = True, config: Any = None) -> None:
         check_keras("Quantisation of a mixer", (3, 12))
@@ -45,23 +41,11 @@ class PointwiseConvolution(keras.layers.Dense):
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "data_format": self.data_format}
 
-    def write(self, x: Any, target: Any) -> None:
-        """Computes the convolution of `x` into `target`, on PyTorch; both may be slices of wider feature maps."""
-        import torch
-
-        bias, kernel = ops.convert_to_tensor(self.bias), ops.convert_to_tensor(self.kernel)
-        torch.addmm(bias, x.reshape(-1, x.shape[-1]), kernel, out=target.view(-1, self.units))
-
-    def _multiply(self, matrix: Any) -> Any:
-        if keras.backend.backend() != "torch":
-            return super().call(matrix)
-        import torch
-
-        return torch.addmm(ops.convert_to_tensor(self.bias), matrix, ops.convert_to_tensor(self.kernel))
-
 
 class PointwiseMixer(MixingLayer):
     """What all channel mixers share: 1 × 1 convolutions, then one activation and one norm on all channels."""
+
+    torch_modules = {"pointwise": "{channel}", "norm": "{channel_norm}"}
 
     def make_convolution(self, inputs: int, outputs: int, name: str) -> PointwiseConvolution:
         convolution = PointwiseConvolution(
@@ -75,33 +59,18 @@ class PointwiseMixer(MixingLayer):
         return convolution
 
     def split(self, x: Any, *positions: int) -> list[Any]:
-        """Cuts the channels at `positions`, with ops.split: slices become gathers on JAX, which LiteRT rejects."""
+        """Cuts the channels at those positions that are inside."""
         channels = int(x.shape[self.channel_axis])  # a tensor where PyTorch traces
-        inner = [position for position in positions if 0 < position < channels]
-        if keras.backend.backend() == "torch":
-            # Keras makes a tensor of the positions, and torch.export then knows no widths.
-            return list(x.split([stop - start for start, stop in pairwise([0, *inner, channels])], self.channel_axis))
-        return list(ops.split(x, inner, axis=self.channel_axis)) if inner else [x]
+        return backends.split(x, [p for p in positions if 0 < p < channels], self.channel_axis)
 
     def join(self, parts: list[Any]) -> Any:
-        return ops.concatenate(parts, axis=self.channel_axis) if len(parts) > 1 else parts[0]
+        return backends.join(parts, self.channel_axis)
 
     def mix_spans(self, x: Any, convolutions: dict[Span, PointwiseConvolution]) -> Any:
         """Convolves the channels of some spans, which lie in order, and leaves the others as they are."""
         bounds = sorted({0, int(x.shape[self.channel_axis]), *chain(*convolutions)})
-        spans = list(pairwise(bounds))
-        parts = zip(spans, self.split(x, *bounds[1:-1]), strict=True)
-        is_quantized = any(convolution.quantization_mode for convolution in convolutions.values())
-        if is_quantized or not (in_place() and self.data_format == "channels_last"):
-            return self.join([convolutions[span](part) if span in convolutions else part for span, part in parts])
-        mixed = x.new_empty(x.shape)
-        for (start, stop), part in parts:
-            target = mixed[..., start:stop]
-            if (start, stop) in convolutions:
-                convolutions[start, stop].write(part, target)
-            else:
-                target.copy_(part)
-        return mixed
+        parts = dict(zip(pairwise(bounds), self.split(x, *bounds), strict=True))
+        return backends.mix_spans(parts, convolutions, self.channel_axis)
 
     def channel_shuffle(self, x: Any, groups: int) -> Any:
         """Channel shuffle: moves channel c of group g to place c * groups + g."""
@@ -131,6 +100,9 @@ class PointwiseMixer(MixingLayer):
     def mix(self, x: Any, training: bool | None) -> tuple[Any, Any]:
         return self.mix_channels(x), self.norm
 
+    def mixed_channels(self, dim: int) -> np.ndarray:
+        return np.ones((dim, dim), bool)
+
 
 @keras.saving.register_keras_serializable(package="keras_mixers")
 class ChannelMixer(PointwiseMixer):
@@ -152,6 +124,8 @@ class ChannelMixer(PointwiseMixer):
         (None, 16, 16, 8)
     """
 
+    torch_layouts = ("timm", "convmixer")
+
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         channels = self.channels_of(input_shape)
         self.pointwise = self.make_convolution(channels, channels, "pointwise")
@@ -159,6 +133,9 @@ class ChannelMixer(PointwiseMixer):
 
     def mix_channels(self, x: Any) -> Any:
         return self.pointwise(x)
+
+    def write_mix(self, writer: Any, maps: Any) -> Any:
+        return writer.convolve(self.pointwise, maps, self.name)
 
 
 def segment_spans(channels: int, segments: int, ratio: float | None = None) -> list[Span]:
@@ -230,6 +207,8 @@ class ChannelSplitMixer(PointwiseMixer):
 
     # The arguments that a special case leaves open, hence the keys of its config.
     arguments = ("segments", "ratio", "block", "shared", "shuffle")
+    torch_modules = {"pointwise": "{channel}.mixer", "norm": "{channel_norm}"}
+    torch_layouts = ()  # only its special cases are published
 
     def __init__(
         self,
@@ -263,16 +242,49 @@ class ChannelSplitMixer(PointwiseMixer):
         ]
         self.norm = self.make_norm(channels)
 
+    @property
+    def steps(self) -> list[dict[Span, PointwiseConvolution]]:
+        """What is mixed at once: segments that overlap one after the other, others together."""
+        mixed = list(zip(self.mixed_spans, self.pointwise * self.kernel_uses, strict=True))
+        return [dict(step) for step in ([mixed] if self.ratio is None else [[one] for one in mixed])]
+
     def mix_channels(self, x: Any) -> Any:
-        convolutions = self.pointwise * len(self.mixed_spans) if self.shared else self.pointwise
-        mixed = list(zip(self.mixed_spans, convolutions, strict=True))
-        # Segments that overlap are mixed one after the other; others at once.
-        for group in [mixed] if self.ratio is None else [[one] for one in mixed]:
-            x = self.mix_spans(x, dict(group))
+        for step in self.steps:
+            x = self.mix_spans(x, step)
         return self.channel_shuffle(x, self.segments) if self.shuffle else x
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), **{name: getattr(self, name) for name in self.arguments}}
+
+    @property
+    def kernel_uses(self) -> int:
+        return len(self.mixed_spans) if self.shared else 1
+
+    def write_mix(self, writer: Any, maps: Any) -> Any:
+        if self.shared:
+            maps = writer.apply(maps, f"{self.name}_norm_before")  # one kernel serves all segments
+        for i, step in enumerate(self.steps):
+            bounds = sorted({0, len(maps.scale), *chain(*step)})
+            parts = []
+            for span, part in zip(pairwise(bounds), writer.split(maps, bounds[1:-1]), strict=True):
+                name = f"{self.name}_{span[0]}_{span[1]}"
+                if span in step:
+                    parts.append(writer.convolve(step[span], part, name))
+                else:
+                    parts.append(writer.pass_by(part, f"{name}_{i}_norm_before", last=i == len(self.steps) - 1))
+            maps = writer.join(parts)
+        return writer.channel_shuffle(maps, self.segments) if self.shuffle else maps
+
+    def mixed_channels(self, dim: int) -> np.ndarray:
+        reach = np.eye(dim, dtype=bool)
+        for start, stop in self.mixed_spans:  # in order: where segments overlap, each sees what the one before wrote
+            reach[start:stop] = reach[start:stop].any(0)
+        return _shuffled(reach, self.segments) if self.shuffle else reach
+
+
+def _shuffled(rows: np.ndarray, groups: int) -> np.ndarray:
+    """Moves row c of group g to place c * groups + g, as the channel shuffle does."""
+    return rows.reshape(groups, len(rows) // groups, -1).swapaxes(0, 1).reshape(rows.shape)
 
 
 @keras.saving.register_keras_serializable(package="keras_mixers")
@@ -296,6 +308,7 @@ class ChannelSplitMixerI(ChannelSplitMixer):
     """
 
     arguments = ("ratio", "block")
+    torch_layouts = ("convmixer", "splitmixer")
 
     def __init__(self, ratio: float = 2 / 3, block: int = 0, **kwargs: Any) -> None:
         super().__init__(segments=2, ratio=check_ratio(ratio, above=0.5), block=check_block(block), **kwargs)
@@ -322,6 +335,7 @@ class ChannelSplitMixerII(ChannelSplitMixer):
     """
 
     arguments = ("segments", "block")
+    torch_layouts = ("convmixer", "splitmixer")
 
     def __init__(self, segments: int = 2, block: int = 0, **kwargs: Any) -> None:
         super().__init__(segments=segments, block=check_block(block), **kwargs)
@@ -347,6 +361,7 @@ class ChannelSplitMixerIII(ChannelSplitMixer):
     """
 
     arguments = ("segments",)
+    torch_layouts = ("convmixer", "splitmixer")
 
     def __init__(self, segments: int = 2, **kwargs: Any) -> None:
         super().__init__(segments=segments, shared=True, **kwargs)
@@ -372,6 +387,8 @@ class ChannelSplitMixerIV(ChannelSplitMixer):
     """
 
     arguments = ("segments",)
+    torch_modules = {"pointwise": "{channel}.mixer.{j}", "norm": "{channel_norm}"}
+    torch_layouts = ("convmixer", "splitmixer")
 
     def __init__(self, segments: int = 2, **kwargs: Any) -> None:
         super().__init__(segments=segments, **kwargs)
@@ -397,6 +414,8 @@ class ChannelSplitMixerV(ChannelSplitMixer):
     """
 
     arguments = ("ratio",)
+    torch_modules = {"pointwise": "{channel}.mixer{j1}", "norm": "{channel_norm}"}
+    torch_layouts = ("convmixer", "splitmixer")
 
     def __init__(self, ratio: float = 2 / 3, **kwargs: Any) -> None:
         super().__init__(segments=2, ratio=check_ratio(ratio, above=0.5), **kwargs)
@@ -430,6 +449,8 @@ class ChannelStrideMixer(PointwiseMixer):
         16512
     """
 
+    torch_layouts = ("stridemixer",)
+
     def __init__(self, kernel_size: int, stride: int | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.kernel_size = check_positive_int("kernel_size", kernel_size)
@@ -455,3 +476,21 @@ class ChannelStrideMixer(PointwiseMixer):
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "kernel_size": self.kernel_size, "stride": self.stride}
+
+    @property
+    def kernel_uses(self) -> int:
+        return self.positions
+
+    def write_mix(self, writer: Any, maps: Any) -> Any:
+        maps = writer.apply(maps, f"{self.name}_norm_before")  # one kernel reads all windows
+        windows = []
+        for j in range(self.positions):
+            start = j * self.stride
+            window = writer.split(maps, [start, start + self.kernel_size])[1 if start else 0]
+            windows.append(writer.convolve(self.pointwise, window, f"{self.name}_{j}"))
+        return writer.channel_shuffle(writer.join(windows), self.positions)
+
+    def mixed_channels(self, dim: int) -> np.ndarray:
+        starts = np.repeat(np.arange(self.positions) * self.stride, self.filters)[:, None]
+        channels = np.arange(dim)
+        return _shuffled((starts <= channels) & (channels < starts + self.kernel_size), self.positions)

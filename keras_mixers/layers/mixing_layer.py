@@ -4,16 +4,18 @@
 this one bring the convolutions.
 """
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
-from keras_mixers.layers.activation import compiles_gelu, fastest
-from keras_mixers.layers.in_place import in_place
+from keras_mixers import backends
 from keras_mixers.layers.normalization import BatchNormalization, ChannelNormalization
 from keras_mixers.layers.validation import (
+    UnknownLayerError,
     check_activation,
     check_choice,
     check_data_format,
@@ -100,19 +102,7 @@ class PostNormLayer(keras.layers.Layer):
         self, x: Any, norm: keras.layers.Layer | None, training: bool | None, residual: Any | None = None
     ) -> Any:
         """Computes `N(σ{x})`, or `N(σ{x}) + residual`, and may overwrite x."""
-        scales = isinstance(norm, BatchNormalization) and norm.in_one_product(training)
-        if scales and compiles_gelu(self.activation):
-            from keras_mixers.layers.gelu_on_tensorflow import gelu_norm_and_residual
-
-            return gelu_norm_and_residual(x, *norm.scale_and_shift(), residual)
-        x = fastest(self.activation)(x)
-        if scales and in_place():
-            x = norm.scale_in_place(x)
-        elif norm is not None:
-            x = norm(x, training=training)
-        if residual is None:
-            return x
-        return x.add_(residual) if in_place() else ops.add(x, residual)
+        return backends.post_norm(x, self.activation, norm, training, residual)
 
     def get_config(self) -> dict[str, Any]:
         return {
@@ -122,6 +112,53 @@ class PostNormLayer(keras.layers.Layer):
             "initializer": self.initializer,
             "data_format": self.data_format,
         }
+
+    # What the layer says of itself.
+
+    # Where PyTorch networks have its convolutions and norms: attribute -> module. The fields are those of
+    # `weights.layouts.Layout`, and {j} or {j1} number the items of a list from 0 or 1.
+    torch_modules: Mapping[str, str] = {}
+    # The layouts of PyTorch networks with such a layer.
+    torch_layouts: tuple[str, ...] = ("timm", "convmixer", "splitmixer", "stridemixer")
+
+    @property
+    def parts(self) -> list[keras.layers.Layer]:
+        """Its convolutions and norms."""
+        return list(self._flatten_layers(include_self=False, recursive=False))
+
+    @property
+    def kernel_uses(self) -> int:
+        """How often each position of the output takes each kernel."""
+        return 1
+
+    def multiply_accumulates(self, output_shape: tuple[int, ...]) -> int:
+        """Returns the products of its kernels for an output (batch, height, width, channels), or channels first."""
+        positions = math.prod(output_shape) // output_shape[self.channel_axis]
+        kernels = [math.prod(part.kernel.shape) for part in self.parts if hasattr(part, "kernel")]
+        return positions * self.kernel_uses * sum(kernels)
+
+    def batch_normalized(self, output_shape: tuple[int, ...]) -> int:
+        """Returns how many elements its batch norms put out for an output of this shape."""
+        norms = [part for part in self.parts if isinstance(part, keras.layers.BatchNormalization)]
+        return len(norms) * math.prod(output_shape)
+
+    def write_out(self, writer: Any, maps: Any) -> Any:
+        """Writes the layer out for inference in plain Keras layers.
+
+        Args:
+            writer: what writes: the `Writer` of `keras_mixers.export.folding`, whose methods say what there is.
+            maps: the feature maps that come in, its `Maps`.
+
+        Returns:
+            The `Maps` that the layer puts out.
+
+        Raises:
+            UnknownLayerError: if the layer does not say how.
+        """
+        raise UnknownLayerError(
+            f"{self.name!r} of {type(self).__name__} does not say how it is written out for inference; give the class "
+            "a method write_out(writer, maps), or write_mix for a MixingLayer."
+        )
 
 
 class MixingLayer(PostNormLayer):
@@ -169,3 +206,20 @@ class MixingLayer(PostNormLayer):
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "residual": self.residual, "drop_path_rate": self.drop_path_rate}
+
+    @property
+    def last_norm(self) -> keras.layers.Layer | None:
+        """The N that `mix` returns."""
+        return self.norm
+
+    def write_mix(self, writer: Any, maps: Any) -> Any:
+        """Writes out what `mix` computes; σ, N and the residual follow in `write_out`, which has the arguments."""
+        return super().write_out(writer, maps)  # refuses
+
+    def write_out(self, writer: Any, maps: Any) -> Any:
+        maps, close = writer.residual(self, self.last_norm, maps)
+        return close(writer.finish(self, self.last_norm, self.write_mix(writer, maps), self.name))
+
+    def mixed_channels(self, dim: int) -> np.ndarray | None:
+        """Returns (dim, dim) of bool: from which channels (columns) F computes each (rows); None for each by itself."""
+        return None

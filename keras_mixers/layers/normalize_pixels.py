@@ -1,4 +1,4 @@
-"""ImageSpec become what a network was trained on."""
+"""Pixels become what a network was trained on."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,7 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_mixers.layers.validation import check_colors, check_data_format
+from keras_mixers.layers.validation import check_colors, check_data_format, check_std
 
 
 @keras.saving.register_keras_serializable(package="keras_mixers")
@@ -37,10 +37,8 @@ class NormalizePixels(keras.layers.Layer):
     ) -> None:
         super().__init__(autocast=False, **kwargs)
         self.mean = check_colors("mean", mean)
-        self.std = check_colors("std", std)
+        self.std = check_std(std)
         self.data_format = check_data_format(data_format)
-        if min(self.std) <= 0:
-            raise ValueError(f"std must be above 0 for each colour, got std={self.std}.")
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         channels = input_shape[-1 if self.data_format == "channels_last" else 1]

@@ -4,17 +4,17 @@ from typing import Any
 
 import keras
 
-from keras_mixers.layers.bias import add_bias
+from keras_mixers import backends
 from keras_mixers.layers.mixing_layer import PostNormLayer
 from keras_mixers.layers.validation import ImageError, check_choice, check_image_batch, check_positive_int
 
 
 @keras.saving.register_keras_serializable(package="keras_mixers")
 class PatchConvolution(keras.layers.Conv2D):
-    """`keras.layers.Conv2D` with its bias added by `add_bias`."""
+    """`keras.layers.Conv2D`, computed by the backend's `patch_conv`."""
 
     def call(self, x: Any) -> Any:
-        return add_bias(self.convolution_op(x, self.kernel), self.bias, self.data_format)
+        return backends.patch_conv(x, self.kernel, self.bias, self.strides, self.padding, self.data_format)
 
 
 @keras.saving.register_keras_serializable(package="keras_mixers")
@@ -42,6 +42,8 @@ class PatchEmbed(PostNormLayer):
         >>> PatchEmbed(dim=256, patch_size=7)(keras.Input((224, 224, 3))).shape
         (None, 32, 32, 256)
     """
+
+    torch_modules = {"convolution": "{stem}0", "norm": "{stem}2"}
 
     def __init__(
         self, dim: int, patch_size: int, stride: int | None = None, padding: str = "valid", **kwargs: Any
@@ -101,3 +103,6 @@ class PatchEmbed(PostNormLayer):
             "stride": self.stride,
             "padding": self.padding,
         }
+
+    def write_out(self, writer: Any, maps: Any) -> Any:
+        return writer.finish(self, self.norm, writer.convolve(self.convolution, maps, self.name), self.name)

@@ -62,6 +62,9 @@ class SpatialMixer2D(SpatialMixer):
         (None, 16, 16, 8)
     """
 
+    torch_modules = {"convolution": "{spatial}.0", "norm": "{spatial}.2"}
+    torch_layouts = ("timm", "convmixer")
+
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         channels = self.channels_of(input_shape)
         self.convolution = self.make_convolution(channels, (self.kernel_size, self.kernel_size), "convolution")
@@ -69,6 +72,9 @@ class SpatialMixer2D(SpatialMixer):
 
     def mix(self, x: Any, training: bool | None) -> tuple[Any, Any]:
         return self.convolution(x), self.norm
+
+    def write_mix(self, writer: Any, maps: Any) -> Any:
+        return writer.convolve(self.convolution, maps, f"{self.name}_depthwise")
 
 
 @keras.saving.register_keras_serializable(package="keras_mixers")
@@ -98,6 +104,14 @@ class SpatialMixer1D(SpatialMixer):
         (None, 16, 16, 8)
     """
 
+    torch_modules = {
+        "width_convolution": "{spatial}.0",
+        "width_norm": "{spatial}.2",
+        "height_convolution": "{spatial}.3",
+        "height_norm": "{spatial}.5",
+    }
+    torch_layouts = ("convmixer", "splitmixer", "stridemixer")
+
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         channels = self.channels_of(input_shape)
         self.width_convolution = self.make_convolution(channels, (1, self.kernel_size), "width_convolution")
@@ -108,3 +122,12 @@ class SpatialMixer1D(SpatialMixer):
     def mix(self, x: Any, training: bool | None) -> tuple[Any, Any]:
         x = self.finish(self.width_convolution(x), self.width_norm, training)
         return self.height_convolution(x), self.height_norm
+
+    @property
+    def last_norm(self) -> keras.layers.Layer | None:
+        return self.height_norm
+
+    def write_mix(self, writer: Any, maps: Any) -> Any:
+        name = f"{self.name}_width"
+        maps = writer.finish(self, self.width_norm, writer.convolve(self.width_convolution, maps, name), name)
+        return writer.convolve(self.height_convolution, maps, f"{self.name}_height")

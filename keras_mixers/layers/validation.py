@@ -1,18 +1,25 @@
 """Arguments are checked before any work is done, and each refusal is one sentence: argument, value, remedy."""
 
+import difflib
 import math
 import numbers
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import keras
 
 DATA_FORMATS = ("channels_last", "channels_first")
+# Keras's dtype policy for each precision that recipes and benchmarks take.
+DTYPE_POLICIES = {"float32": "float32", "float16": "mixed_float16", "bfloat16": "mixed_bfloat16"}
 
 
 class ImageError(ValueError):
     """Images that a layer does not take; where it is called, Keras adds no lines to this one sentence."""
 
     _keras_call_info_injected = True
+
+
+class UnknownLayerError(ValueError):
+    """A network has a layer that cannot be written out in plain Keras layers, such as a mixer of the user's own."""
 
 
 def check_positive_int(name: str, value: object) -> int:
@@ -61,11 +68,32 @@ def check_colors(name: str, value: object) -> tuple[float, float, float]:
     return tuple(float(number) for number in value)
 
 
+def check_std(std: object) -> tuple[float, float, float]:
+    """Returns standard deviations as three floats if there is one above 0 for each colour."""
+    if min(checked := check_colors("std", std)) <= 0:
+        raise ValueError(f"std must be above 0 for each colour, got std={std!r}.")
+    return checked
+
+
 def check_choice(name: str, value: object, choices: Sequence[object]) -> object:
     """Returns `value` if it is one of `choices`."""
     if value not in choices:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {name}={value!r}.")
     return value
+
+
+def did_you_mean(name: object, known: Iterable[str], prefix: str = "", count: int = 3) -> str:
+    """Returns the end of a refusal: the `count` nearest of the known names, after `prefix`, or all if none is near.
+
+    Example:
+        >>> did_you_mean("epoch", ["epochs", "seed"])
+        "did you mean 'epochs'?"
+    """
+    known = list(known)
+    near = difflib.get_close_matches(str(name), known, n=count, cutoff=0.4)
+    if near:
+        return f"did you mean {' or '.join(repr(prefix + other) for other in near)}?"
+    return f"there are {', '.join(prefix + other for other in known)}."
 
 
 def check_activation(activation: str | Callable | None) -> Callable:

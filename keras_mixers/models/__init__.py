@@ -3,7 +3,7 @@
 from keras_mixers.models.conv_mixer import ConvMixer
 from keras_mixers.models.features import feature_extractor, feature_pyramid
 from keras_mixers.models.image_spec import ImageSpec
-from keras_mixers.models.isotropic import IsotropicMixer
+from keras_mixers.models.isotropic import IsotropicMixer, NetworkOptions, builder
 from keras_mixers.models.presets import (
     PRESETS,
     Preset,
@@ -12,6 +12,7 @@ from keras_mixers.models.presets import (
     get_preset,
     list_models,
     preprocess_input,
+    register_preset,
 )
 from keras_mixers.models.split_mixer import (
     SplitMixerI,
@@ -25,8 +26,9 @@ from keras_mixers.models.split_mixer import (
 __all__ = [
     "PRESETS",
     "ConvMixer",
-    "IsotropicMixer",
     "ImageSpec",
+    "IsotropicMixer",
+    "NetworkOptions",
     "Preset",
     "Published",
     "SplitMixerI",
@@ -35,10 +37,12 @@ __all__ = [
     "SplitMixerIV",
     "SplitMixerV",
     "StrideMixer",
+    "builder",
     "create_model",
     "feature_extractor",
     "feature_pyramid",
     "get_preset",
     "list_models",
     "preprocess_input",
+    "register_preset",
 ]

@@ -8,7 +8,7 @@ from keras_mixers.layers import ChannelMixer, SpatialMixer2D
 from keras_mixers.models.isotropic import IsotropicMixer, NetworkOptions, builder
 
 
-@builder
+@builder("ConvMixer")
 def ConvMixer(
     dim: int,
     depth: int,

@@ -2,16 +2,14 @@
 
 import difflib
 import numbers
-import re
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
 import keras
 
 from keras_mixers.models.isotropic import INTERNAL_FORMAT
 from keras_mixers.models.network import Network
-
-TAPS = re.compile(r"patch_embed|block_\d+_(spatial|channel)|pool")
 
 
 def feature_extractor(model: keras.Model, layers: Sequence[str] | str | None = None) -> keras.Model:
@@ -80,7 +78,7 @@ def feature_pyramid(
     """
     taps = {name: tap for name, tap in _taps(model, "feature_pyramid").items() if name != "pool"}
     tap = _tap(taps, list(taps)[-1] if layer is None else layer)
-    own = model.get_layer("patch_embed").stride
+    own = model.embedding.stride
     strides = (strides,) if isinstance(strides, numbers.Integral) else tuple(strides)
     if not strides or not all(_is_multiple_or_fraction(stride, own) for stride in strides):
         raise ValueError(
@@ -113,7 +111,8 @@ def _taps(model: keras.Model, function: str) -> dict[str, keras.layers.Layer]:
             f"{function} takes a network of keras_mixers, got {getattr(model, 'name', model)!r} of "
             f"{type(model).__name__}."
         )
-    return {layer.name: layer for layer in model.layers if TAPS.fullmatch(layer.name)}
+    pool = [layer for layer in model.layers if layer.name == "pool"]
+    return {layer.name: layer for layer in [model.embedding, *chain(*model.blocks), *pool]}
 
 
 def _tap(taps: dict[str, keras.layers.Layer], name: str) -> keras.layers.Layer:

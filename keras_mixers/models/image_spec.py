@@ -6,11 +6,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from keras import ops
+from PIL import Image
 
-from keras_mixers.layers.validation import check_data_format
+from keras_mixers.layers.validation import check_choice, check_colors, check_data_format, check_positive_int, check_std
 
 RGB = tuple[float, float, float]
+FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,14 @@ class ImageSpec:
         std: standard deviation of each colour, for pixels from 0 to 1.
         crop_fraction: share of the shorter side that the crop at the centre keeps.
         interpolation: how images are resized, `"bicubic"` or `"bilinear"`, with antialiasing.
+
+    Raises:
+        ValueError: if an attribute is not as above.
+
+    Example:
+        >>> spec = ImageSpec(224, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25), crop_fraction=0.96)
+        >>> spec.preprocess([np.full((300, 400, 3), 255)], data_format="channels_last")[0, 0, 0].tolist()
+        [2.0, 2.0, 2.0]
     """
 
     size: int
@@ -30,6 +39,19 @@ class ImageSpec:
     std: RGB
     crop_fraction: float = 1.0
     interpolation: str = "bicubic"
+
+    def __post_init__(self) -> None:
+        check_positive_int("size", self.size)
+        check_colors("mean", self.mean)
+        check_std(self.std)
+        if not 0 < self.crop_fraction <= 1:
+            raise ValueError(f"crop_fraction must be above 0 and at most 1, got crop_fraction={self.crop_fraction}.")
+        check_choice("interpolation", self.interpolation, tuple(FILTERS))
+
+    @property
+    def shorter_side(self) -> int:
+        """Length in pixels to which the shorter side of a photograph is resized before the crop."""
+        return math.floor(self.size / self.crop_fraction)
 
     def resized(self, sides: Sequence[int | None]) -> "ImageSpec":
         """Returns the same statistics for a network of images with these sides, None for those that may vary.
@@ -44,37 +66,37 @@ class ImageSpec:
         """Returns the square at the centre of an image, once its shorter side is `size / crop_fraction` pixels.
 
         Args:
-            image: (height, width, 3), values from 0 to 255.
+            image: (height, width, 3), values from 0 to 255; fractions are rounded first, as an image file has none.
 
         Returns:
-            float32 (size, size, 3) with whole values from 0 to 255, as an image file has them.
+            uint8 (size, size, 3), resized by Pillow.
         """
         image = np.asarray(image)
         if image.ndim != 3 or image.shape[-1] != 3 or 0 in image.shape:
             raise ValueError(f"An image must be (height, width, 3), got shape {image.shape}; convert it to RGB.")
-        if not (image.min() >= 0 and image.max() <= 255):  # not so for NaN either
-            raise ValueError(f"ImageSpec must lie from 0 to 255, got {image.min()} to {image.max()}.")
-        resized = math.floor(self.size / self.crop_fraction)
-        height, width = (side * resized // min(image.shape[:2]) for side in image.shape[:2])
-        image = self._resize(self._resize(image, (image.shape[0], width)), (height, width))
-        top, left = round((height - self.size) / 2), round((width - self.size) / 2)
-        return image[top : top + self.size, left : left + self.size].astype("float32")
+        if image.dtype != "uint8":
+            if not (image.min() >= 0 and image.max() <= 255):  # not so for NaN either
+                raise ValueError(f"Pixels must lie from 0 to 255, got {image.min()} to {image.max()}.")
+            image = np.rint(image).astype("uint8")
+        photograph = Image.fromarray(image)
+        sides = [side * self.shorter_side // min(photograph.size) for side in photograph.size]
+        left, top = (round((side - self.size) / 2) for side in sides)
+        resized = photograph.resize(sides, FILTERS[self.interpolation])
+        return np.asarray(resized.crop((left, top, left + self.size, top + self.size)))
 
-    def _resize(self, image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-        # Along one axis at a time and rounded after each, as Pillow does, with which networks are evaluated.
-        if size != image.shape[:2]:
-            tensor = ops.image.resize(
-                ops.convert_to_tensor(image.astype("float32")),
-                size,
-                interpolation=self.interpolation,
-                antialias=True,
-                data_format="channels_last",
-            )
-            image = ops.convert_to_numpy(tensor)
-        return np.clip(np.rint(image), 0, 255)
+    def normalize(self, batch: np.ndarray, data_format: str | None = None) -> np.ndarray:
+        """Returns `(x / 255 - mean) / std` of images with values from 0 to 255, as float32.
+
+        Args:
+            batch: (images, height, width, 3), or (images, 3, height, width) with channels first.
+            data_format: `"channels_last"`, `"channels_first"` or None for Keras's setting.
+        """
+        shape = (3,) if check_data_format(data_format) == "channels_last" else (3, 1, 1)
+        mean, std = np.reshape(self.mean, shape), np.reshape(self.std, shape)
+        return ((batch / 255 - mean) / std).astype("float32")
 
     def preprocess(self, images: Any, *, normalize: bool = True, data_format: str | None = None) -> np.ndarray:
-        """Makes a batch of photographs of any size, as `preprocess_input` explains."""
+        """Makes a float32 batch of photographs of any size, as `preprocess_input` explains."""
         if isinstance(images, np.ndarray) and images.ndim == 3:
             raise ValueError(
                 f"images must be a batch or a list of images, got a single one of shape {images.shape}; "
@@ -84,6 +106,5 @@ class ImageSpec:
             raise ValueError("images must hold at least one image, got none.")
         data_format = check_data_format(data_format)
         batch = np.stack([self.crop(image) for image in images])
-        if normalize:
-            batch = (batch / np.float32(255) - np.asarray(self.mean, "float32")) / np.asarray(self.std, "float32")
-        return np.ascontiguousarray(np.moveaxis(batch, -1, 1)) if data_format == "channels_first" else batch
+        batch = np.ascontiguousarray(np.moveaxis(batch, -1, 1)) if data_format == "channels_first" else batch
+        return self.normalize(batch, data_format) if normalize else batch.astype("float32")

@@ -50,24 +50,37 @@ class NetworkOptions(TypedDict, total=False):
 P = ParamSpec("P")
 
 
-def builder(function: Callable[P, keras.Model]) -> Callable[P, keras.Model]:
-    """Has a builder refuse an argument that it does not have, and name the nearest that it has."""
-    own = [name for name in inspect.signature(function).parameters if name != "options"]
-    known = list(dict.fromkeys([*own, *NetworkOptions.__annotations__]))
+def builder(family: str) -> Callable[[Callable[P, keras.Model]], Callable[P, keras.Model]]:
+    """Makes a builder of a function that takes `dim`, `blocks` or `depth`, and `**options` for `IsotropicMixer`.
 
-    @functools.wraps(function)
-    def build(*args: P.args, **kwargs: P.kwargs) -> keras.Model:
-        for name in kwargs:
-            if name not in known:
-                near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-                advice = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(known)}."
-                raise TypeError(f"{function.__name__} has no argument {name!r}; {advice}")
-        return function(*args, **kwargs)
+    The builder refuses an argument that it does not have, and names the nearest. It has two attributes: `family`, and
+    `blocks_argument`, its name for the number of blocks.
 
-    return build
+    Args:
+        family: what figures call its networks.
+    """
+
+    def decorate(function: Callable[P, keras.Model]) -> Callable[P, keras.Model]:
+        own = [name for name in inspect.signature(function).parameters if name != "options"]
+        known = list(dict.fromkeys([*own, *NetworkOptions.__annotations__]))
+
+        @functools.wraps(function)
+        def build(*args: P.args, **kwargs: P.kwargs) -> keras.Model:
+            for name in kwargs:
+                if name not in known:
+                    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+                    advice = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(known)}."
+                    raise TypeError(f"{function.__name__} has no argument {name!r}; {advice}")
+            return function(*args, **kwargs)
+
+        build.family = family
+        build.blocks_argument = "depth" if "depth" in own else "blocks"
+        return build
+
+    return decorate
 
 
-@builder
+@builder("IsotropicMixer")
 def IsotropicMixer(
     dim: int,
     blocks: int,
@@ -176,7 +189,7 @@ def IsotropicMixer(
         rate = drop_path_rate * block / max(blocks - 1, 1) if has_residual else 0.0
         return factory(block, residual=has_residual, drop_path_rate=rate, name=f"block_{block}_{kind}", **shared)
 
-    # ImageSpec are normalised, and the mean over patches and the head computed, in full precision.
+    # Pixels are normalised, and the mean over patches and the head computed, in full precision.
     full = {"dtype": policy.variable_dtype}
     x = image = keras.Input(check_input_shape(input_shape, data_format), name="image")
     if preprocessing is not None:
@@ -184,11 +197,15 @@ def IsotropicMixer(
     if data_format != INTERNAL_FORMAT:
         x = keras.layers.Permute((2, 3, 1), name="to_channels_last", **full)(x)
     x = PatchEmbed(dim, patch_size, patch_stride, name="patch_embed", **shared)(x)
+    block_names = []
     for block in range(blocks):
-        if spatial_mixer is not None:
-            x = mixer(spatial_mixer, block, "spatial")(x)
-        if channel_mixer is not None:
-            x = mixer(channel_mixer, block, "channel")(x)
+        names = []
+        for kind, factory in (("spatial", spatial_mixer), ("channel", channel_mixer)):
+            if factory is not None:
+                layer = mixer(factory, block, kind)
+                x = layer(x)
+                names.append(layer.name)
+        block_names.append(tuple(names))
 
     if include_top or pooling == "avg":
         x = keras.layers.GlobalAveragePooling2D(data_format=INTERNAL_FORMAT, name="pool", **full)(x)
@@ -203,6 +220,7 @@ def IsotropicMixer(
         x = keras.layers.Dense(num_classes, activation=classifier_activation, name="head", **head, **full)(x)
 
     model = Network(image, x, name=name or "isotropic_mixer")
+    model.block_names = tuple(block_names)
     if preprocessing is not None:
         model.pixels = preprocessing.resized(model.image_sides)
     if weights is not None:

@@ -1,6 +1,8 @@
-"""A functional model of layers that follow one another."""
+"""A functional model of layers that follow one another, and what it knows of itself."""
 
 import inspect
+import re
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -25,25 +27,51 @@ class Network(keras.Model):
         outputs: the output tensor, which layers of one input and one output lead to.
         name: name of the model.
 
+    What it knows of itself is saved with it, and cloned.
+
     Attributes:
-        pixels: the images that it takes, None if that is not known. It is saved with the model.
-        class_names: names of its classes, None if they are not known. They are saved with the model.
+        pixels: the images that it takes, None if that is not known.
+        class_names: names of its classes, None if they are not known.
+        dtype_policy: the one in which its blocks compute.
+        block_names: names of the layers of each block.
     """
 
     pixels: ImageSpec | None = None
     class_names: tuple[str, ...] | None = None
+    block_names: tuple[tuple[str, ...], ...] = ()
 
     # Keras takes a model for a functional one by these arguments, in its old versions and its new ones.
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         # model.compile looks there whether float16 needs loss scaling. The layers know it in a file or a clone, too.
-        for layer in self.layers:
-            if isinstance(layer, PatchEmbed):
-                self.dtype_policy = layer.dtype_policy
+        if self.embedding is not None:
+            self.dtype_policy = self.embedding.dtype_policy
         self._knowing_training = frozenset(
             layer.name for layer in self.layers if "training" in inspect.signature(layer.call).parameters
         )
-        self.pixels, self.class_names = getattr(self.outputs[0], "known_to_network", (None, None))
+        for name, value in getattr(self.outputs[0], "known_to_network", {}).items():
+            setattr(self, name, value)
+
+    @property
+    def embedding(self) -> PatchEmbed | None:
+        """The layer that embeds the patches."""
+        return next((layer for layer in self.layers if isinstance(layer, PatchEmbed)), None)
+
+    @property
+    def blocks(self) -> list[list[keras.layers.Layer]]:
+        """The layers of each block."""
+        layers = {layer.name: layer for layer in self.layers}
+        return [[layers[name] for name in names] for names in self.block_names]
+
+    @property
+    def head(self) -> keras.layers.Dense | None:
+        """The layer that gives the logits, None in a network without its top."""
+        return self.layers[-1] if self.layers[-1].name == "head" else None
+
+    @property
+    def data_format(self) -> str:
+        """The layout of its images."""
+        return "channels_first" if self.takes_channels_first else "channels_last"
 
     @property
     def image_sides(self) -> tuple[int | None, int | None]:
@@ -72,7 +100,7 @@ class Network(keras.Model):
     def _run_through_graph(self, *args: Any, **kwargs: Any) -> Any:
         outputs = super()._run_through_graph(*args, **kwargs)
         if isinstance(outputs, keras.KerasTensor):  # all that keras.models.clone_model makes the clone of
-            outputs.known_to_network = (self.pixels, self.class_names)
+            outputs.known_to_network = self._known()
         return outputs
 
     def save(self, filepath: str | Path, *args: Any, **kwargs: Any) -> None:
@@ -95,21 +123,32 @@ class Network(keras.Model):
             input_signature = [keras.InputSpec(shape=image.shape, dtype=image.dtype, name=image.name)]
         super().export(filepath, *args, input_signature=input_signature, **kwargs)
 
+    def _known(self) -> dict[str, Any]:
+        return {"pixels": self.pixels, "class_names": self.class_names, "block_names": self.block_names}
+
     def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "pixels": None if self.pixels is None else asdict(self.pixels),
-            "class_names": self.class_names,
-        }
+        pixels = None if self.pixels is None else asdict(self.pixels)
+        return {**super().get_config(), **self._known(), "pixels": pixels}
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> "Network":
         config = dict(config)
-        pixels, class_names = config.pop("pixels", None), config.pop("class_names", None)
+        pixels, class_names, block_names = (config.pop(name, None) for name in ("pixels", "class_names", "block_names"))
         model = super().from_config(config, custom_objects)
         if pixels is not None:
             lists = {name: tuple(value) for name, value in pixels.items() if isinstance(value, list | tuple)}
             model.pixels = ImageSpec(**{**pixels, **lists})
         if class_names is not None:
             model.class_names = tuple(class_names)
+        if block_names is None:  # in a file of version 0.1
+            block_names = _by_block(layer.name for layer in model.layers)
+        model.block_names = tuple(map(tuple, block_names))
         return model
+
+
+def _by_block(names: Iterable[str]) -> list[list[str]]:
+    blocks: dict[str, list[str]] = {}
+    for name in names:
+        if match := re.match(r"block_(\d+)_", name):
+            blocks.setdefault(match[1], []).append(name)
+    return list(blocks.values())

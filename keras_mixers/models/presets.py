@@ -16,6 +16,7 @@ import keras
 import numpy as np
 
 from keras_mixers.models.conv_mixer import ConvMixer
+from keras_mixers.models.datasets import DATASETS, IMAGENET
 from keras_mixers.models.image_spec import ImageSpec
 from keras_mixers.models.split_mixer import (
     SplitMixerI,
@@ -27,10 +28,9 @@ from keras_mixers.models.split_mixer import (
 )
 from keras_mixers.weights import packaged_weights, read_card
 
-IMAGENET = ImageSpec(224, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), crop_fraction=0.96)
-CIFAR10 = ImageSpec(32, mean=(0.4914, 0.4822, 0.4465), std=(0.2471, 0.2435, 0.2616))
-CIFAR10_SPLITMIXER = ImageSpec(32, mean=(0.4914, 0.4822, 0.4465), std=(0.2023, 0.1994, 0.2010))
-FLOWERS102 = ImageSpec(224, mean=(0.507, 0.487, 0.441), std=(0.267, 0.256, 0.276))
+CIFAR10 = DATASETS["cifar10"].pixels
+CIFAR10_SPLITMIXER = replace(CIFAR10, std=(0.2023, 0.1994, 0.2010))
+FLOWERS102 = replace(DATASETS["flowers102"].pixels, crop_fraction=1.0)
 
 
 @dataclass(frozen=True)
@@ -61,19 +61,30 @@ class Preset:
     published: tuple[Published, ...] = ()
     weights: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def family(self) -> str:
+        """What figures call networks of this builder."""
+        return self.builder.family
 
-def _imagenet_convmixer(
-    dim, depth, patch, kernel, top1, source="ConvMixer Table 2", activation="gelu", timm=None
-) -> Preset:
-    arguments = {"dim": dim, "depth": depth, "kernel_size": kernel, "patch_size": patch, "num_classes": 1000}
-    if activation != "gelu":
-        arguments["activation"] = activation
+    @property
+    def blocks(self) -> int:
+        """Number of blocks, which some builders call depth."""
+        return self.arguments[self.builder.blocks_argument]
+
+
+def _arguments(builder, dim, blocks, patch, kernel, dataset, **others) -> dict[str, Any]:
+    sizes = {"dim": dim, builder.blocks_argument: blocks, "kernel_size": kernel, "patch_size": patch}
+    return {**sizes, "num_classes": DATASETS[dataset].num_classes, **others}
+
+
+def _imagenet_convmixer(dim, depth, patch, kernel, top1, source="ConvMixer Table 2", timm=None, **others) -> Preset:
+    arguments = _arguments(ConvMixer, dim, depth, patch, kernel, "imagenet", **others)
     weights = {"imagenet": f"hf://timm/{timm}"} if timm else {}
     return Preset(ConvMixer, arguments, IMAGENET, (Published("imagenet", top1, source),), weights)
 
 
 def _cifar_convmixer(dim, depth, patch, kernel, top1_by_weight_decay, *further: Published) -> Preset:
-    arguments = {"dim": dim, "depth": depth, "kernel_size": kernel, "patch_size": patch, "num_classes": 10}
+    arguments = _arguments(ConvMixer, dim, depth, patch, kernel, "cifar10")
     published = tuple(
         Published("cifar10", top1, "ConvMixer Table 4", note=f"weight decay {weight_decay:g}")
         for weight_decay, top1 in top1_by_weight_decay.items()
@@ -82,22 +93,17 @@ def _cifar_convmixer(dim, depth, patch, kernel, top1_by_weight_decay, *further: 
 
 
 def _cifar_splitmixer(builder, source, cifar10=None, cifar100=None, **arguments) -> Preset:
-    arguments = {"dim": 256, "blocks": 8, "kernel_size": 5, "patch_size": 2, "num_classes": 10, **arguments}
+    arguments = _arguments(builder, 256, 8, 2, 5, "cifar10", **arguments)
     return Preset(builder, arguments, CIFAR10_SPLITMIXER, _accuracies(source, cifar10=cifar10, cifar100=cifar100))
 
 
 def _flowers_mixer(builder, source="", flowers102=None, food101=None, **arguments) -> Preset:
-    arguments = {"dim": 256, "blocks": 8, "kernel_size": 7, "patch_size": 7, "num_classes": 102, **arguments}
-    if builder is ConvMixer:
-        arguments["depth"] = arguments.pop("blocks")
+    arguments = _arguments(builder, 256, 8, 7, 7, "flowers102", **arguments)
     return Preset(builder, arguments, FLOWERS102, _accuracies(source, flowers102=flowers102, food101=food101))
 
 
 def _imagenet_splitmixer(dim, blocks, kernel, *published: Published, **arguments) -> Preset:
-    arguments = {
-        "dim": dim, "blocks": blocks, "kernel_size": kernel, "patch_size": 7, "num_classes": 1000, "ratio": 2 / 3,
-        **arguments,
-    }  # fmt: skip
+    arguments = _arguments(SplitMixerI, dim, blocks, 7, kernel, "imagenet", ratio=2 / 3, **arguments)
     return Preset(SplitMixerI, arguments, IMAGENET, published)
 
 
@@ -191,6 +197,27 @@ PRESETS: dict[str, Preset] = {
         activation="relu",
     ),
 }  # fmt: skip
+
+
+def register_preset(name: str, preset: Preset) -> None:
+    """Adds a row to the table: a network of one's own, for `create_model` and everything else that takes names.
+
+    Args:
+        name: name of the network.
+        preset: its row.
+
+    Raises:
+        ValueError: if the table has a model of this name.
+
+    Example:
+        >>> register_preset("convmixer_64_2", Preset(ConvMixer, {"dim": 64, "depth": 2, "num_classes": 10}, CIFAR10))
+        >>> create_model("convmixer_64_2").output_shape
+        (None, 10)
+        >>> del PRESETS["convmixer_64_2"]
+    """
+    if name in PRESETS:
+        raise ValueError(f"name must be that of no model in the table yet, got name={name!r}; choose another.")
+    PRESETS[name] = preset
 
 
 def list_models(pattern: str | None = None) -> list[str]:

@@ -17,7 +17,7 @@ from keras_mixers.layers.validation import check_positive_int
 from keras_mixers.models.isotropic import IsotropicMixer, MixerFactory, NetworkOptions, builder
 
 
-@builder
+@builder("SplitMixer-I")
 def SplitMixerI(
     dim: int,
     blocks: int,
@@ -56,7 +56,7 @@ def SplitMixerI(
     )  # fmt: skip
 
 
-@builder
+@builder("SplitMixer-II")
 def SplitMixerII(
     dim: int,
     blocks: int,
@@ -95,7 +95,7 @@ def SplitMixerII(
     )  # fmt: skip
 
 
-@builder
+@builder("SplitMixer-III")
 def SplitMixerIII(
     dim: int,
     blocks: int,
@@ -133,7 +133,7 @@ def SplitMixerIII(
     )  # fmt: skip
 
 
-@builder
+@builder("SplitMixer-IV")
 def SplitMixerIV(
     dim: int,
     blocks: int,
@@ -171,7 +171,7 @@ def SplitMixerIV(
     )  # fmt: skip
 
 
-@builder
+@builder("SplitMixer-V")
 def SplitMixerV(
     dim: int,
     blocks: int,
@@ -209,7 +209,7 @@ def SplitMixerV(
     )  # fmt: skip
 
 
-@builder
+@builder("3D convolution")
 def StrideMixer(
     dim: int,
     blocks: int,

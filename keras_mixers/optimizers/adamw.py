@@ -5,17 +5,12 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_mixers import backends
 from keras_mixers.layers.validation import check_positive
-
-KerasAdamW = keras.optimizers.AdamW
-if keras.backend.backend() == "torch":
-    # There Keras gives an instance of a subclass, which updates all weights in one call.
-    with keras.device("cpu"):
-        KerasAdamW = type(keras.optimizers.AdamW())
 
 
 @keras.saving.register_keras_serializable(package="keras_mixers")
-class AdamW(KerasAdamW):
+class AdamW(backends.adamw()):
     """Keras's AdamW with epsilon where PyTorch and the Adam paper's algorithm have it, and PyTorch's default of 1e-8.
 
     With m and v the moving averages of a gradient and of its square, step t at learning rate η changes a weight by
@@ -45,16 +40,8 @@ class AdamW(KerasAdamW):
         super().__init__(learning_rate=learning_rate, weight_decay=weight_decay, epsilon=epsilon, **kwargs)
 
     def _clip_gradients(self, grads: list[Any]) -> list[Any]:
-        """Clips the gradient of the whole batch: on TensorFlow's devices, Keras would clip that of each part."""
-        if keras.backend.backend() == "tensorflow" and (self.clipnorm or self.global_clipnorm or self.clipvalue):
-            import tensorflow as tf
-
-            devices = tf.distribute.get_strategy().num_replicas_in_sync
-            context = tf.distribute.get_replica_context()
-            if devices > 1 and context is not None:
-                whole = super()._clip_gradients(context.all_reduce("SUM", grads))
-                return [gradient / devices for gradient in whole]  # what is applied is their sum
-        return super()._clip_gradients(grads)
+        clips = self.clipnorm or self.global_clipnorm or self.clipvalue
+        return backends.clip_whole_batch(super()._clip_gradients, grads) if clips else grads
 
     @property
     def epsilon(self) -> Any:

@@ -1,26 +1,17 @@
-"""Parameters and multiply-accumulates of a network, from one formula a layer."""
+"""Parameters and multiply-accumulates of a network, summed from what its layers say."""
 
 import math
 import numbers
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 
 import keras
 
-from keras_mixers.layers import (
-    ChannelMixer,
-    ChannelSplitMixer,
-    ChannelStrideMixer,
-    PatchEmbed,
-    SpatialMixer1D,
-    SpatialMixer2D,
-)
 from keras_mixers.profiling.table import aligned
 
 Shape = tuple[int, ...]
 
-# Operations that thop, with which the SplitMixer paper counted, takes for each number that a batch norm puts out.
+# Operations that thop, with which the SplitMixer paper counted, takes for each element that a batch norm puts out.
 FLOPS_OF_A_NORM = 4
 
 
@@ -85,33 +76,13 @@ class Profile:
         )
 
 
-@dataclass(frozen=True)
-class Formula:
-    """What a kind of layer computes for each element of its output.
-
-    Attributes:
-        products: the products that make an element, on average, from the layer and its number of input channels.
-        norms: how often it is normalised, where the normalisation is a batch norm.
-    """
-
-    products: Callable[[keras.layers.Layer, int], int | Fraction] = lambda layer, channels: 0
-    norms: int = 0
-
-
-FORMULAS: dict[type[keras.layers.Layer], Formula] = {
-    PatchEmbed: Formula(lambda layer, channels: layer.patch_size**2 * channels, norms=1),
-    SpatialMixer2D: Formula(lambda layer, channels: layer.kernel_size**2, norms=1),
-    SpatialMixer1D: Formula(lambda layer, channels: 2 * layer.kernel_size, norms=2),
-    ChannelMixer: Formula(lambda layer, channels: channels, norms=1),
-    ChannelSplitMixer: Formula(
-        lambda layer, channels: Fraction(sum((stop - start) ** 2 for start, stop in layer.mixed_spans), channels),
-        norms=1,
-    ),
-    ChannelStrideMixer: Formula(lambda layer, channels: layer.kernel_size, norms=1),
-    keras.layers.Dense: Formula(lambda layer, channels: channels),
-    keras.layers.BatchNormalization: Formula(norms=1),
-    keras.layers.LayerNormalization: Formula(),
-    keras.layers.Normalization: Formula(),
+# What Keras's own layers with weights cost, from the shapes of input and output: multiply-accumulates, and elements
+# that batch norms put out. Layers of this library count for themselves.
+COUNTS = {
+    keras.layers.Dense: lambda before, after: (math.prod(after) * before[-1], 0),
+    keras.layers.BatchNormalization: lambda before, after: (0, math.prod(after)),
+    keras.layers.LayerNormalization: lambda before, after: (0, 0),
+    keras.layers.Normalization: lambda before, after: (0, 0),
 }
 
 # Layers without weights that multiply nothing though they change the shape; those that keep it need no entry.
@@ -137,7 +108,7 @@ def profile(model: keras.Model, input_shape: Sequence[int] | None = None) -> Pro
         A `Profile`: totals, and the same for each layer.
 
     Raises:
-        ValueError: if the model branches or has a layer without a formula, or `input_shape` is missing or does not fit.
+        ValueError: if the model branches, has a layer that cannot be counted, or `input_shape` is missing or wrong.
 
     Example:
         >>> from keras_mixers import SplitMixerI
@@ -213,7 +184,7 @@ def _output_shape(layer: keras.layers.Layer, shape: Shape, image: Shape) -> Shap
     try:
         return tuple(layer.compute_output_shape(shape))
     except NotImplementedError as error:
-        raise _no_formula(layer) from error
+        raise _no_counts(layer) from error
     except ValueError as error:
         # One sentence out of two: the layer's own says what is wrong and what to do.
         raise ValueError(
@@ -222,27 +193,31 @@ def _output_shape(layer: keras.layers.Layer, shape: Shape, image: Shape) -> Shap
 
 
 def _profile_layer(layer: keras.layers.Layer, before: Shape, after: Shape) -> LayerProfile:
-    formula = next((FORMULAS[kind] for kind in type(layer).__mro__ if kind in FORMULAS), None)
-    if formula is None:
-        if layer.weights or (before != after and not isinstance(layer, FREE)):
-            raise _no_formula(layer)
-        formula = Formula()
-    size = math.prod(after)
-    channels = before[getattr(layer, "channel_axis", -1)]
-    macs = int(size * formula.products(layer, channels))
-    norms = formula.norms if getattr(layer, "normalization", "batch") == "batch" else 0
+    macs, normalized = _count(layer, before, after)
     return LayerProfile(
         name=layer.name,
         kind=type(layer).__name__,
         output_shape=after[1:],
         params=sum(math.prod(weight.shape) for weight in layer.trainable_weights),
         macs=macs,
-        published_flops=macs + FLOPS_OF_A_NORM * norms * size,
+        published_flops=macs + FLOPS_OF_A_NORM * normalized,
     )
 
 
-def _no_formula(layer: keras.layers.Layer) -> ValueError:
+def _count(layer: keras.layers.Layer, before: Shape, after: Shape) -> tuple[int, int]:
+    if hasattr(layer, "multiply_accumulates"):
+        return layer.multiply_accumulates(after), layer.batch_normalized(after)
+    for kind, count in COUNTS.items():
+        if isinstance(layer, kind):
+            return count(before, after)
+    if layer.weights or (before != after and not isinstance(layer, FREE)):
+        raise _no_counts(layer)
+    return 0, 0
+
+
+def _no_counts(layer: keras.layers.Layer) -> ValueError:
     return ValueError(
-        f"model must consist of {', '.join(kind.__name__ for kind in FORMULAS)} and of layers without weights that "
-        f"pool, flatten or keep the shape, got layer {layer.name!r} of class {type(layer).__name__}."
+        "model must consist of PatchEmbed, SpatialMixer2D and others with a method multiply_accumulates, of "
+        f"{', '.join(kind.__name__ for kind in COUNTS)} and of layers without weights that pool, flatten or keep the "
+        f"shape, got layer {layer.name!r} of class {type(layer).__name__}."
     )

@@ -1,28 +1,30 @@
-"""What the papers' training runs need beside Keras: the optimiser, the schedule, recipes and what carries them out."""
+"""Recipes, and `fit`, which carries them out: prepare, train, report."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from keras_mixers.backends import keep_memory
 from keras_mixers.optimizers.adamw import AdamW
 from keras_mixers.optimizers.muon import Muon
 from keras_mixers.optimizers.schedule import TriangularSchedule
 from keras_mixers.training.history import HistoryWriter, read_history
-from keras_mixers.training.memory import keep_memory
-from keras_mixers.training.processes import join_processes
 
 if TYPE_CHECKING:
+    from keras_mixers.training.devices import join_processes
     from keras_mixers.training.recipe import Recipe
     from keras_mixers.training.recipes import RECIPES, get_recipe
+    from keras_mixers.training.report import Run
     from keras_mixers.training.reproduction import reproduce
-    from keras_mixers.training.run import Run, fit
+    from keras_mixers.training.run import fit
 
 # These import TensorFlow, which feeds the images: only once they are asked for.
 _LATER = {
     "RECIPES": "recipes",
     "Recipe": "recipe",
-    "Run": "run",
+    "Run": "report",
     "get_recipe": "recipes",
     "fit": "run",
+    "join_processes": "devices",
     "reproduce": "reproduction",
 }
 

@@ -1,29 +1,29 @@
-"""A run that is killed goes on where it was: everything that it has learnt, in files that are whole or not there.
+"""A run that is killed resumes where it was: everything that it has learnt, in files that are whole or not there.
 
-A checkpoint is one .npz file of numbers, without any pickled code: the variables of the model, of the optimiser and of
-the metrics, and where the run stands. The zip format's checksums tell a file that was cut short or damaged.
+A checkpoint is one .npz file without any pickled code: the variables of the model, of the optimiser and of the metrics
+by their names, where the run stands, and the versions that wrote it. The zip format's checksums reveal a file that was
+cut short or damaged.
 """
 
 import json
-import math
 import os
 import re
 import shutil
-import signal
-import sys
 import tempfile
-import time
 import warnings
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import keras
 import numpy as np
 
+from keras_mixers.environment import describe_environment
+
 NAME = re.compile(r"epoch_(\d+)_step_(\d+)\.npz")
 KEPT = 2
-INTERRUPTED = 130  # the exit status of a program that Ctrl-C has ended
+PARTS = ("model", "optimizer", "metrics")
 
 
 @dataclass(frozen=True, order=True)
@@ -38,6 +38,10 @@ class Position:
     epoch: int = 0
     step: int = 0
 
+    def step_at(self, epoch: int, batch: int) -> int:
+        """Returns how many batches of an epoch are done, `batch` of them since the run was resumed here."""
+        return batch + (self.step if epoch == self.epoch else 0)
+
 
 @dataclass(frozen=True)
 class Checkpoint:
@@ -46,14 +50,17 @@ class Checkpoint:
     Attributes:
         path: the file.
         position: where the run stood.
-        values: the variables of `"model"`, `"optimizer"` and `"metrics"`, in Keras's order.
+        values: the variables of `"model"`, `"optimizer"` and `"metrics"`, by name; version 0.1 of the library wrote
+            them without names, in Keras's order.
         notes: what else the run needs to know, as JSON has it.
+        versions: of this library, Keras and the backend that wrote it; empty for version 0.1.
     """
 
     path: Path
     position: Position
-    values: dict[str, list[np.ndarray]]
+    values: dict[str, dict[str, np.ndarray]]
     notes: dict[str, Any]
+    versions: dict[str, str] = field(default_factory=dict)
 
     def restore(self, model: keras.Model) -> None:
         """Gives a compiled model, and its optimiser, the values they had.
@@ -64,18 +71,28 @@ class Checkpoint:
         if not model.optimizer.built:
             model.optimizer.build(model.trainable_variables)
         for part in ("model", "optimizer"):
-            variables = _variables(model)[part]
-            shapes = [value.shape for value in self.values[part]]
-            if shapes != [tuple(variable.shape) for variable in variables]:
-                raise ValueError(
-                    f"The checkpoint {str(self.path)!r} is of another {part}: it has {len(shapes)} variables, or of "
-                    f"other shapes, and this one {len(variables)}; resume with the recipe that wrote it."
-                )
-            _assign(variables, self.values[part])
+            self._restore(part, model)
 
     def restore_metrics(self, model: keras.Model) -> None:
-        """Gives the metrics of an epoch that was broken off the sums they had; to be called when it begins."""
-        _assign(_variables(model)["metrics"], self.values["metrics"])
+        """Gives the metrics of an interrupted epoch the sums they had; to be called when the epoch begins."""
+        self._restore("metrics", model)
+
+    def _restore(self, part: str, model: keras.Model) -> None:
+        values, variables = self.values[part], _named(_variables(model, part))
+        if not self.versions and len(values) == len(variables):
+            values = dict(zip(variables, values.values(), strict=True))
+        shapes = {name: value.shape for name, value in values.items()}
+        expected = {name: tuple(variable.shape) for name, variable in variables.items()}
+        if shapes != expected:
+            name = next(name for name in [*expected, *shapes] if shapes.get(name) != expected.get(name))
+            writer = f", written by {_in_words(self.versions)}," if self.versions else ""
+            raise ValueError(
+                f"The checkpoint {str(self.path)!r}{writer} is of another {part}: it has {len(shapes)} variables and "
+                f"this one {len(expected)}, of which {name!r} differs (shape {shapes.get(name)} there, "
+                f"{expected.get(name)} here); resume with the recipe and the versions that wrote it."
+            )
+        for name, variable in variables.items():
+            variable.assign(values[name])
 
 
 def write_checkpoint(directory: str | Path, model: keras.Model, position: Position, notes: dict[str, Any]) -> Path:
@@ -87,28 +104,29 @@ def write_checkpoint(directory: str | Path, model: keras.Model, position: Positi
     directory = Path(directory)
     path = directory / f"epoch_{position.epoch:04d}_step_{position.step:06d}.npz"
     arrays = {
-        f"{part}/{i:05d}": keras.ops.convert_to_numpy(variable)
-        for part, variables in _variables(model).items()
+        f"{part}/{name}": keras.ops.convert_to_numpy(variable)
+        for part in PARTS
         if part != "metrics" or position.step  # an epoch begins with empty metrics
-        for i, variable in enumerate(variables)
+        for name, variable in _named(_variables(model, part)).items()
     }
     arrays["notes"] = np.array(json.dumps(notes))
+    arrays["versions"] = np.array(json.dumps(_versions()))
     try:
         directory.mkdir(parents=True, exist_ok=True)
         replace_file(path, lambda file: np.savez(file, **arrays))
     except OSError as error:
         raise OSError(
             f"The checkpoint {str(path)!r} could not be written: {error.strerror or error}; the earlier ones in that "
-            "folder are whole, and the run goes on from them when it is resumed."
+            "folder are whole, and the run resumes from them."
         ) from error
-    for old in _paths(directory)[:-KEPT]:
+    for old in checkpoint_paths(directory)[:-KEPT]:
         old.unlink()
     return path
 
 
 def last_checkpoint(directory: str | Path) -> Checkpoint | None:
     """Returns the last whole checkpoint of a folder, None if there is none; warns of each that is damaged."""
-    for path in reversed(_paths(Path(directory))):
+    for path in reversed(checkpoint_paths(Path(directory))):
         try:
             return _read(path)
         except Exception as error:  # what a damaged file raises depends on where it is damaged
@@ -118,7 +136,12 @@ def last_checkpoint(directory: str | Path) -> Checkpoint | None:
     return None
 
 
-def replace_file(path: Path, write: Any) -> None:
+def checkpoint_paths(directory: Path) -> list[Path]:
+    """Returns the checkpoints of a folder, the last one at the end."""
+    return sorted(path for path in directory.glob("*.npz") if NAME.fullmatch(path.name))
+
+
+def replace_file(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
     """Calls `write` with a new file, which takes the place of `path` once it is whole and on the disk."""
     file = tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False)  # noqa: SIM115
     try:
@@ -135,93 +158,41 @@ def replace_file(path: Path, write: Any) -> None:
 
 
 def _read(path: Path) -> Checkpoint:
-    values: dict[str, list[np.ndarray]] = {"model": [], "optimizer": [], "metrics": []}
+    values: dict[str, dict[str, np.ndarray]] = {part: {} for part in PARTS}
     with np.load(path, allow_pickle=False) as arrays:
-        for name in sorted(arrays.files):
-            part, _, _ = name.partition("/")
+        for key in sorted(arrays.files):
+            part, _, name = key.partition("/")
             if part in values:
-                values[part].append(arrays[name])
+                values[part][name] = arrays[key]
         notes = json.loads(str(arrays["notes"]))
+        versions = json.loads(str(arrays["versions"])) if "versions" in arrays.files else {}
     epoch, step = map(int, NAME.fullmatch(path.name).groups())
-    return Checkpoint(path, Position(epoch, step), values, notes)
+    return Checkpoint(path, Position(epoch, step), values, notes, versions)
 
 
-def _paths(directory: Path) -> list[Path]:
-    return sorted(path for path in directory.glob("*.npz") if NAME.fullmatch(path.name))
+def _variables(model: keras.Model, part: str) -> Sequence[keras.Variable]:
+    if part == "metrics":
+        return [variable for metric in model.metrics for variable in metric.variables]
+    return model.variables if part == "model" else model.optimizer.variables
 
 
-def _variables(model: keras.Model) -> dict[str, list[keras.Variable]]:
-    return {
-        "model": model.variables,
-        "optimizer": model.optimizer.variables,
-        "metrics": [variable for metric in model.metrics for variable in metric.variables],
-    }
+def _named(variables: Sequence[keras.Variable]) -> dict[str, keras.Variable]:
+    """Returns variables by their paths; where several have the same one, the later ones are numbered."""
+    named: dict[str, keras.Variable] = {}
+    for variable in variables:
+        name, count = variable.path, 2
+        while name in named:
+            name, count = f"{variable.path}#{count}", count + 1
+        named[name] = variable
+    return named
 
 
-def _assign(variables: list[keras.Variable], values: list[np.ndarray]) -> None:
-    for variable, value in zip(variables, values, strict=True):
-        variable.assign(value)
+def _versions() -> dict[str, str]:
+    from keras_mixers import __version__
+
+    backend, version = describe_environment().backend.split(maxsplit=1)
+    return {"keras_mixers": __version__, "keras": keras.__version__, backend: version}
 
 
-class Checkpoints(keras.callbacks.Callback):
-    """Writes a checkpoint after each epoch, every so many minutes, and when it is asked to stop.
-
-    Args:
-        directory: where they are written.
-        notes: a dictionary that is stored with each; whoever holds it may change it during the run.
-        minutes: how often a checkpoint is written within an epoch; infinity for never, not even if it is asked to stop.
-        writes: whether it is this process, of several, that writes them.
-        start: where the run begins.
-
-    Attributes:
-        stop_asked: the signal that asks for the end, 0 for none: after the batch a checkpoint is written, and
-            `SystemExit` raised.
-    """
-
-    def __init__(
-        self,
-        directory: str | Path,
-        notes: dict[str, Any],
-        minutes: float = 15,
-        writes: bool = True,
-        start: Position | None = None,
-    ) -> None:
-        super().__init__()
-        self.directory = Path(directory)
-        self.notes = notes
-        self.seconds = minutes * 60
-        self.writes = writes
-        self.start = start or Position()
-        self.stop_asked = 0
-        self.epoch = 0
-        self.written = time.monotonic()
-
-    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        self.epoch = epoch
-        self.first_step = self.start.step if epoch == self.start.epoch else 0
-
-    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
-        position = Position(self.epoch, self.first_step + batch + 1)
-        if self.seconds < math.inf and (self.stop_asked or time.monotonic() - self.written > self.seconds):
-            self._write(position)
-        if self.stop_asked:
-            self._stop(f"in epoch {position.epoch + 1} after {position.step} batches")
-
-    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        self._write(Position(epoch + 1))
-        if self.stop_asked:
-            self._stop(f"after epoch {epoch + 1}")
-
-    def _stop(self, where: str) -> None:
-        kept = [str(path) for path in _paths(self.directory)]
-        goes_on = f"--resume goes on from {kept[-1]!r}" if kept else "there is no checkpoint yet"
-        stopped = SystemExit(f"Stopped {where}; {goes_on}.")
-        if self.stop_asked == signal.SIGINT:
-            print(f"\n{stopped}", file=sys.stderr)
-            stopped.code = INTERRUPTED
-        raise stopped
-
-    def _write(self, position: Position) -> None:
-        if self.writes:
-            write_checkpoint(self.directory, self.model, position, self.notes)
-        self.written = time.monotonic()
+def _in_words(versions: dict[str, str]) -> str:
+    return ", ".join(f"{name} {version}" for name, version in versions.items())

@@ -1,7 +1,6 @@
 """A recipe: everything that a training run is a function of."""
 
 import ast
-import difflib
 import inspect
 import json
 from collections.abc import Mapping
@@ -9,16 +8,19 @@ from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from typing import Any
 
 from keras_mixers.data import Augmentation
-from keras_mixers.layers.validation import check_choice, check_positive, check_positive_int
+from keras_mixers.layers.validation import (
+    DTYPE_POLICIES,
+    check_choice,
+    check_positive,
+    check_positive_int,
+    did_you_mean,
+)
 from keras_mixers.models import ImageSpec, get_preset
+from keras_mixers.models.datasets import find_dataset
 from keras_mixers.models.isotropic import NetworkOptions
-from keras_mixers.optimizers.adamw import AdamW
-from keras_mixers.optimizers.muon import Muon
-from keras_mixers.optimizers.schedule import SCHEDULES
+from keras_mixers.optimizers import OPTIMIZERS, SCHEDULES
 
-OPTIMIZERS = {"adamw": AdamW, "muon": Muon}
 SET_BY_FIT = {"input_shape", "preprocessing", "data_format", "dtype"}
-POLICIES = {"float32": "float32", "float16": "mixed_float16", "bfloat16": "mixed_bfloat16"}
 
 
 @dataclass(frozen=True)
@@ -27,13 +29,13 @@ class Recipe:
 
     Attributes:
         model: a network of the table, one of `keras_mixers.list_models()`.
-        dataset: TFDS name, such as `"cifar10"`; `"folder"` for images of your own.
+        dataset: TFDS name of any data set with images and labels, such as `"cifar10"`; `"folder"` for your own images.
         pixels: size and statistics of the images, and how evaluation crops them.
         augmentation: what happens to the images in training; labels are smoothed and mixed there too.
         train_split: TFDS split that is trained on.
         test_split: TFDS split that is evaluated after each epoch.
-        limit_train: only so many images are trained on; None for all.
-        limit_test: only so many images are evaluated; None for all.
+        limit_train: number of images that are trained on, the first; None for all.
+        limit_test: number of images that are evaluated, the first; None for all.
         model_arguments: arguments of the network that differ from the table's.
         epochs: number of epochs.
         batch_size: images of one step of the optimiser, on all devices together.
@@ -110,14 +112,13 @@ class Recipe:
             raise ValueError(f"seed must be a whole number of at least 0, got seed={self.seed!r}.")
         check_choice("schedule", self.schedule, tuple(SCHEDULES))
         check_choice("optimizer", self.optimizer, tuple(OPTIMIZERS))
-        check_choice("precision", self.precision, tuple(POLICIES))
+        check_choice("precision", self.precision, tuple(DTYPE_POLICIES))
         known = _model_arguments(self.model)
         for name in self.model_arguments:
             if name not in known:
-                nearest = difflib.get_close_matches(name, known, n=1, cutoff=0)
                 raise ValueError(
-                    f"{self.model!r} has no argument {name!r} that a recipe may set; did you mean "
-                    f"model_arguments.{nearest[0]}?"
+                    f"{self.model!r} has no argument {name!r} that a recipe may set; "
+                    f"{did_you_mean(name, known, 'model_arguments.', 1)}"
                 )
         if self.early_size is not None and check_positive_int("early_size", self.early_size) >= self.pixels.size:
             raise ValueError(
@@ -133,22 +134,27 @@ class Recipe:
     @property
     def dtype_policy(self) -> str:
         """Keras's name of the precision."""
-        return POLICIES[self.precision]
+        return DTYPE_POLICIES[self.precision]
 
     def change(self, settings: Mapping[str, Any]) -> "Recipe":
         """Returns this recipe with some fields changed.
 
         Args:
             settings: new values by field; `augmentation.flip`, `pixels.size` and `model_arguments.dim` name parts of
-                fields. Values may be text, as on a command line: what Python would read as a number, tuple, None or
-                truth value is one.
+                fields. A `dataset` of the table `keras_mixers.data.DATASETS` brings its splits and statistics along,
+                which later settings may change. Values may be text, as on a command line: what Python would read as
+                a number, tuple, None or truth value is one.
 
         Raises:
             ValueError: if there is no such field, with the nearest, or a value is not allowed.
         """
         recipe = self
         for name, value in settings.items():
-            recipe = _changed(recipe, name, _read(value), name)
+            row = find_dataset(value) if name == "dataset" else None
+            if row is not None and row.tfds != recipe.dataset:
+                pixels = replace(recipe.pixels, mean=row.pixels.mean, std=row.pixels.std)
+                recipe = replace(recipe, pixels=pixels, train_split=row.train_split, test_split=row.test_split)
+            recipe = _changed(recipe, name, row.tfds if row else _read(value), name)
         return recipe
 
     def to_json(self) -> dict[str, Any]:
@@ -185,8 +191,8 @@ def _changed(part: Any, name: str, value: Any, whole_name: str) -> Any:
         return {**part, name: value}
     known = [field.name for field in fields(part)]
     if first not in known:
-        nearest = difflib.get_close_matches(first, known, n=1, cutoff=0)
-        raise ValueError(f"A recipe has no {whole_name!r}; did you mean {whole_name.replace(first, nearest[0])!r}?")
+        outer = whole_name.removesuffix(name)
+        raise ValueError(f"A recipe has no {whole_name!r}; {did_you_mean(first, known, outer, 1)}")
     if rest:
         inner = getattr(part, first)
         if not (is_dataclass(inner) or isinstance(inner, Mapping)):

@@ -1,51 +1,15 @@
 """Published runs, run again: a row of a CSV for each, with everything that gave it."""
 
-import csv
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-import keras
-
 from keras_mixers.environment import describe_environment
-from keras_mixers.training.devices import find_devices
+from keras_mixers.models.datasets import find_dataset
 from keras_mixers.training.recipes import RECIPES, get_recipe
+from keras_mixers.training.results import RunResult, add_result, read_results
 from keras_mixers.training.run import fit
-
-
-@dataclass(frozen=True)
-class Result:
-    """What one run gave: a row of the CSV.
-
-    Attributes:
-        recipe: its name.
-        changes: fields of the recipe that were other, as `train --set` takes them.
-        model: the network.
-        parameters: its trainable parameters.
-        epochs: number of epochs.
-        seed: the recipe's.
-        top1: accuracy on the test images after the last epoch, in percent.
-        published: what a paper reports for it, in percent; empty where there is nothing.
-        minutes: how long the training took, with the evaluation after each epoch.
-        backend: Keras's backend with its version.
-        machine: hardware and versions.
-        command: what gave this row.
-    """
-
-    recipe: str
-    changes: str
-    model: str
-    parameters: int
-    epochs: int
-    seed: int
-    top1: float
-    published: float | None
-    minutes: float
-    backend: str
-    machine: str
-    command: str
 
 
 def recipes_of(names: Sequence[str]) -> list[str]:
@@ -60,7 +24,10 @@ def recipes_of(names: Sequence[str]) -> list[str]:
     """
     found = []
     for name in names:
-        of_dataset = [recipe for recipe in RECIPES if recipe.startswith(f"{name}_") and RECIPES[recipe].published]
+        row = find_dataset(name)
+        of_dataset = [
+            each for each, recipe in RECIPES.items() if row and recipe.dataset == row.tfds and recipe.published
+        ]
         found += of_dataset or [name]
     for name in found:
         get_recipe(name)
@@ -74,12 +41,12 @@ def reproduce(
     output_dir: str | Path,
     changes: Mapping[str, Any] | None = None,
     **fit_arguments: Any,
-) -> list[Result]:
+) -> list[RunResult]:
     """Carries out recipes one after the other, and writes a row as soon as each is done.
 
-    A recipe whose row is there already, with the same changes and backend, is passed over; one that was broken off goes
-    on. So the same call, again and again, ends with all rows. Of several processes, which share their files, the first
-    one writes.
+    A recipe whose row is there already, with the same changes and backend, is skipped; an interrupted one is resumed.
+    So the same call, again and again, ends with all rows. Of several processes, which share their files, the first one
+    writes.
 
     Args:
         names: recipes, or data sets such as `"cifar10"` for all of their published runs.
@@ -103,108 +70,40 @@ def reproduce(
             f"results must be a file in a folder that exists, got results={str(results)!r}; make its folder."
         )
     machine = describe_environment()
+    backend = machine.backend.split()[0]
     wanted = []
     for name, recipe in recipes.items():
         done = {(result.recipe, result.changes, result.backend.split()[0]): result for result in read_results(results)}
-        result = done.get((name, written, keras.backend.backend()))
+        result = done.get((name, written, backend))
         if result is None:
-            folder = run_folder(name, written, keras.backend.backend())
+            folder = run_folder(name, written, backend)
             run = fit(recipe, output_dir=Path(output_dir) / folder, resume=True, **fit_arguments)
-            result = Result(
+            result = RunResult(
                 recipe=name,
                 changes=written,
                 model=recipe.model,
                 parameters=run.metrics["params"],
                 epochs=recipe.epochs,
                 seed=recipe.seed,
-                top1=round(100 * run.metrics["test_accuracy"], 2),
+                top1=round(100 * run.metrics["top1"], 2),
                 published=recipe.published,
                 minutes=round(run.metrics["seconds"] / 60, 1),
                 backend=machine.backend,
                 machine=str(machine),
-                command=_command(name, changes),
+                command=_command(name, changes, backend),
             )
-            if find_devices(fit_arguments.get("devices")).writes:
+            if run.writes:
                 add_result(results, result)
         wanted.append(result)
     return wanted
 
 
 def run_folder(recipe: str, changes: str, backend: str) -> str:
-    """Returns the name of the folder in which `reproduce` keeps a run, with the changes as in `Result`."""
+    """Returns the name of the folder in which `reproduce` keeps a run, with the changes as in `RunResult`."""
     return "_".join([recipe, backend, *filter(None, changes.split(";"))])
 
 
-def read_results(path: str | Path) -> list[Result]:
-    """Returns the rows of a CSV; none of one that is not there.
-
-    Raises:
-        ValueError: if its columns are others, or a row is damaged.
-    """
-    path = Path(path)
-    if not path.exists():
-        return []
-    columns = [field.name for field in fields(Result)]
-    with path.open(newline="") as file:
-        reader = csv.DictReader(file)
-        if reader.fieldnames != columns:
-            raise ValueError(f"{str(path)!r} holds no results: its columns are {reader.fieldnames}, not {columns}.")
-        return [_result(path, row) for row in reader]
-
-
-def _result(path: Path, row: Mapping[str, str]) -> Result:
-    try:
-        numbers = {name: int(row[name]) for name in ("parameters", "epochs", "seed")}
-        numbers |= {name: float(row[name]) for name in ("top1", "minutes")}
-        published = float(row["published"]) if row["published"] else None
-        return Result(**{**row, **numbers, "published": published})
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{str(path)!r} has a row that is damaged or cut short: {row}; remove it.") from error
-
-
-def _command(name: str, changes: Mapping[str, Any]) -> str:
+def _command(name: str, changes: Mapping[str, Any], backend: str) -> str:
     setting = ["--set", *(f"{field}={value}" for field, value in changes.items())] if changes else []
     command = shlex.join(["python", "-m", "keras_mixers", "reproduce", name, *setting])
-    return f"KERAS_BACKEND={keras.backend.backend()} {command}"
-
-
-def add_result(path: str | Path, result: Result) -> None:
-    """Adds a row to a CSV, which it makes if it is not there.
-
-    Raises:
-        OSError: if the file cannot be written.
-    """
-    path = Path(path)
-    try:
-        is_new = not path.exists()
-        with path.open("a", newline="") as file:
-            writer = csv.DictWriter(file, [field.name for field in fields(Result)])
-            if is_new:
-                writer.writeheader()
-            writer.writerow({name: "" if value is None else value for name, value in asdict(result).items()})
-    except OSError as error:
-        raise OSError(f"The result cannot be written to {str(path)!r}: {error.strerror or error}.") from error
-
-
-def markdown(results: Sequence[Result]) -> str:
-    """Returns results as a table in Markdown.
-
-    Example:
-        >>> print(markdown([Result("r", "", "m", 9, 2, 42, 63.1, None, 1.5, "jax 1", "a CPU", "python ...")]))
-        | recipe | parameters | epochs | top-1 (%) | published | minutes | on |
-        | --- | ---: | ---: | ---: | ---: | ---: | --- |
-        | `r` | 9 | 2 | 63.10 |  | 1.5 | jax 1, a CPU |
-    """
-    lines = [
-        "| recipe | parameters | epochs | top-1 (%) | published | minutes | on |",
-        "| --- | ---: | ---: | ---: | ---: | ---: | --- |",
-    ]
-    for result in results:
-        name = f"`{result.recipe}`" + (f" with {result.changes.replace(';', ', ')}" if result.changes else "")
-        hardware = result.machine.split(";")[0]
-        published = "" if result.published is None else f"{result.published:.2f}"
-        lines.append(
-            f"| {name} | {result.parameters:,} | {result.epochs} | {result.top1:.2f} | {published} | "
-            f"{result.minutes:.1f} | {result.backend}, {hardware} |"
-        )
-    return "\n".join(lines)
+    return f"KERAS_BACKEND={backend} {command}"

@@ -18,12 +18,12 @@ def whiten_patches(model: keras.Model, images: Images, pixels: ImageSpec, seed: 
     Args:
         model: a network whose embedding is named `patch_embed`.
         images: those whose patches are looked at, the first 5,000.
-        pixels: their size and statistics.
+        pixels: how they are cut and normalised.
         seed: what the directions are drawn with.
     """
     kernel, bias = model.get_layer("patch_embed").convolution.trainable_variables
     size, _, channels, dim = kernel.shape
-    batch, _ = next(iter(eval_batches(images, IMAGES, pixels.size, mean=pixels.mean, std=pixels.std)))
+    batch, _ = next(iter(eval_batches(images, IMAGES, pixels)))
     height, width = (length // size for length in batch.shape[1:3])
     patches = np.reshape(batch[:, : height * size, : width * size], (-1, height, size, width, size, channels))
     patches = patches.swapaxes(2, 3).reshape(-1, size * size * channels)

@@ -1,4 +1,4 @@
-"""Which channels hear from which: what the split mixers' segments come to after several blocks."""
+"""Which input channels can influence which outputs, after one mixer and after several blocks."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 import keras
 import numpy as np
 
-from keras_mixers.layers import ChannelMixer, ChannelSplitMixer, ChannelStrideMixer
 from keras_mixers.visualize.style import new_figure, panels, saved
 
 if TYPE_CHECKING:
@@ -17,14 +16,14 @@ def mixed_channels(mixer: keras.layers.Layer, dim: int) -> np.ndarray:
     """Returns which channels a channel mixer computes each of its channels from.
 
     Args:
-        mixer: a channel mixer of this library that is built.
+        mixer: a channel mixer that is built: a layer whose `mixed_channels` gives a matrix.
         dim: number of its channels.
 
     Returns:
         (dim, dim) of bool, a row for each channel that comes out, a column for each that goes in.
 
     Raises:
-        ValueError: if it is none of these mixers.
+        ValueError: if it is no such mixer.
 
     Example:
         >>> from keras_mixers.layers import ChannelSplitMixerI
@@ -35,21 +34,17 @@ def mixed_channels(mixer: keras.layers.Layer, dim: int) -> np.ndarray:
                [1, 1, 0],
                [0, 0, 1]])
     """
-    if isinstance(mixer, ChannelMixer):
-        return np.ones((dim, dim), bool)
-    reach = np.eye(dim, dtype=bool)
-    if isinstance(mixer, ChannelSplitMixer):
-        for start, stop in mixer.mixed_spans:  # in order: where segments overlap, each sees what the one before wrote
-            reach[start:stop] = reach[start:stop].any(0)
-        groups = mixer.segments if mixer.shuffle else 1
-    elif isinstance(mixer, ChannelStrideMixer):
-        starts = np.repeat(np.arange(mixer.positions) * mixer.stride, mixer.filters)[:, None]
-        reach = (starts <= np.arange(dim)) & (np.arange(dim) < starts + mixer.kernel_size)
-        groups = mixer.positions
-    else:
+    mixed = mixer.mixed_channels(dim) if hasattr(mixer, "mixed_channels") else None
+    if mixed is None:
         raise ValueError(f"mixer must be a channel mixer of keras_mixers, got {type(mixer).__name__}.")
-    shuffled = reach.reshape(groups, dim // groups, dim).swapaxes(0, 1).reshape(dim, dim)
-    return shuffled | np.eye(dim, dtype=bool) if mixer.residual else shuffled
+    return mixed | np.eye(dim, dtype=bool) if mixer.residual else mixed
+
+
+def mixes_channels(layer: keras.layers.Layer) -> bool:
+    """Whether a layer of a network says which channels it mixes."""
+    if not hasattr(layer, "mixed_channels"):
+        return False
+    return layer.mixed_channels(layer.input.shape[layer.channel_axis]) is not None
 
 
 def reachable_channels(model: keras.Model) -> np.ndarray:
@@ -72,15 +67,13 @@ def reachable_channels(model: keras.Model) -> np.ndarray:
         >>> [reachable_channels(build(dim=6, blocks=4)).all((1, 2)).tolist() for build in (SplitMixerI, SplitMixerII)]
         [[False, False, True, True], [False, False, False, False]]
     """
-    mixers = [
-        layer for layer in model.layers if isinstance(layer, ChannelMixer | ChannelSplitMixer | ChannelStrideMixer)
-    ]
-    if not mixers:
+    if not any(map(mixes_channels, model.layers)):
         raise ValueError(f"model must have channel mixers, as ConvMixer and SplitMixer do, got {model.name!r}.")
-    dim = mixers[0].norm.gamma.shape[0] if mixers[0].norm is not None else mixers[0].input.shape[-1]
+    dim = model.embedding.dim
     reach, found = np.eye(dim, dtype=bool), []
-    for mixer in mixers:
-        reach = mixed_channels(mixer, dim) @ reach
+    for block in model.blocks:
+        for mixer in filter(mixes_channels, block):
+            reach = mixed_channels(mixer, dim) @ reach
         found.append(reach)
     return np.stack(found)
 

@@ -1,7 +1,7 @@
 """Where in an image a network sees a class."""
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +10,9 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_mixers import backends
 from keras_mixers.inference.images import check_batch, is_channels_first, prepare_images
+from keras_mixers.inference.prediction import log_softmax
 from keras_mixers.layers.validation import check_positive_int
 from keras_mixers.models import feature_extractor
 from keras_mixers.models.network import Network
@@ -36,7 +38,7 @@ def class_activation_map(
         class_index: the class, or one for each image; None for the most probable one of each.
 
     Returns:
-        float32 (n, height, width), a number for each patch.
+        float32 (n, height, width), one value per patch.
 
     Raises:
         ValueError: if the model has no such head, or an argument is not as above.
@@ -77,7 +79,7 @@ def grad_cam(
         layer: whose feature maps, by the name of the layer, such as `"block_3_channel"`; None for the last ones.
 
     Returns:
-        float32 (n, height, width), a number of at least 0 for each patch.
+        float32 (n, height, width), one value of at least 0 per patch.
 
     Raises:
         ValueError: if the model has no such head, or an argument is not as above.
@@ -110,7 +112,9 @@ def grad_cam(
     found = []
     for first in range(0, len(images), BATCH):
         maps = features[first : first + BATCH].astype("float32")
-        gradient = _gradient(sum_of_logits, maps, weights[first : first + BATCH].astype("float32"))
+        chosen = ops.convert_to_tensor(weights[first : first + BATCH], "float32")
+        _, (gradient,) = backends.value_and_gradients(lambda maps, w=chosen: sum_of_logits(maps, w), [maps])
+        gradient = ops.convert_to_numpy(gradient)
         found.append(np.einsum("nhwd,nd->nhw", maps, gradient.mean((1, 2))).clip(0))
     return np.concatenate(found)
 
@@ -148,8 +152,7 @@ def class_maps(
     head, batch = _check(model, prepare_images(model, images))
     top = min(top, head.units)
     logits = _logits(model, batch)
-    probabilities = np.exp(logits - logits.max(1, keepdims=True))
-    probabilities /= probabilities.sum(1, keepdims=True)
+    probabilities = np.exp(log_softmax(logits))
     order = np.argsort(-logits, axis=1, kind="stable")[:, :top]
     maps_of = class_activation_map if layer is None else partial(grad_cam, layer=layer)
     maps = maps_of(model, batch.repeat(top, 0), order.ravel())
@@ -227,25 +230,3 @@ def _classes(model: keras.Model, images: np.ndarray, class_index: int | Sequence
             f"class_index={class_index!r}."
         )
     return np.broadcast_to(indices, count)
-
-
-def _gradient(function: Callable[[Any, Any], Any], x: np.ndarray, *others: np.ndarray) -> np.ndarray:
-    """Returns the gradient of a number by the first array that it is computed from."""
-    backend = keras.backend.backend()
-    if backend == "jax":
-        import jax
-
-        return np.asarray(jax.jit(jax.grad(function))(x, *others))
-    tensor, *others = (ops.convert_to_tensor(array) for array in (x, *others))
-    if backend == "tensorflow":
-        import tensorflow as tf
-
-        with tf.GradientTape() as tape:
-            tape.watch(tensor)
-            value = function(tensor, *others)
-        return tape.gradient(value, tensor).numpy()
-    import torch
-
-    tensor.requires_grad_()
-    (gradient,) = torch.autograd.grad(function(tensor, *others), tensor)
-    return gradient.cpu().numpy()

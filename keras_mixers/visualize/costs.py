@@ -1,8 +1,6 @@
 """What networks reach against what they cost, and what the papers' mixers save."""
 
-import csv
 import functools
-import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,26 +12,27 @@ import numpy as np
 from keras_mixers import layers
 from keras_mixers.layers.validation import check_choice, check_positive_int
 from keras_mixers.models import create_model, get_preset
+from keras_mixers.models.datasets import DATASETS
 from keras_mixers.models.presets import PRESETS
 from keras_mixers.profiling import Profile, profile, without_values
+from keras_mixers.training.results import read_results
 from keras_mixers.visualize.style import BLACK, BLUE, GREEN, ORANGE, PURPLE, SKY, VERMILION, YELLOW, new_figure, saved
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COSTS = {"params": "trainable parameters", "macs": "multiply-accumulates for one image"}
-# How the names of a family's models begin, and its colour and marker.
+# Colour and marker of the papers' families; others are yellow.
 FAMILIES = {
-    "ConvMixer": ("convmixer_", BLACK, "o"),
-    "SplitMixer-I": ("splitmixer_i_", BLUE, "s"),
-    "SplitMixer-II": ("splitmixer_ii_", ORANGE, "^"),
-    "SplitMixer-III": ("splitmixer_iii_", GREEN, "v"),
-    "SplitMixer-IV": ("splitmixer_iv_", VERMILION, "D"),
-    "SplitMixer-V": ("splitmixer_v_", PURPLE, "P"),
-    "3D convolution": ("stridemixer_", SKY, "X"),
+    "ConvMixer": (BLACK, "o"),
+    "SplitMixer-I": (BLUE, "s"),
+    "SplitMixer-II": (ORANGE, "^"),
+    "SplitMixer-III": (GREEN, "v"),
+    "SplitMixer-IV": (VERMILION, "D"),
+    "SplitMixer-V": (PURPLE, "P"),
+    "3D convolution": (SKY, "X"),
 }
-# The data sets of the papers, and how many classes they have.
-CLASSES = {"cifar10": 10, "cifar100": 100, "flowers102": 102, "food101": 101, "imagenet": 1000}
+OTHERS = (YELLOW, "*")
 
 
 @dataclass(frozen=True)
@@ -73,40 +72,23 @@ def accuracy_points(dataset: str = "cifar10", cost: str = "params", results: str
         >>> [(point.family, point.top1) for point in points][:2]
         [('ConvMixer', 74.59), ('SplitMixer-I', 73.56)]
     """
-    check_choice("dataset", dataset, tuple(CLASSES))
+    check_choice("dataset", dataset, tuple(DATASETS))
     check_choice("cost", cost, tuple(COSTS))
     points = [
-        Point(name, _family(name), getattr(_profile(name, CLASSES[dataset]), cost), published.top1)
+        _point(name, dataset, cost, published.top1)
         for name, preset in PRESETS.items()
         for published in preset.published
         if published.dataset == dataset
     ]
-    if results is not None:
-        with Path(results).open(newline="") as file:
-            reader = csv.DictReader(file)
-            missing = {"recipe", "changes", "model", "parameters", "top1"} - set(reader.fieldnames or ())
-            if missing:
-                raise ValueError(
-                    f"results must be a CSV that reproduce wrote, but {str(results)!r} has no "
-                    f"{', '.join(sorted(missing))}."
-                )
-            rows = [
-                row
-                for row in reader
-                if row["recipe"].startswith(f"{dataset}_") and re.fullmatch(r"(precision=\w+)?", row["changes"])
-            ]
+    if results is None:
+        return points
+    if not Path(results).exists():
+        raise FileNotFoundError(f"There are no results in {str(results)!r}; reproduce writes them there.")
+    for row in read_results(results):
+        of_paper = row.recipe.startswith(f"{dataset}_") and re.fullmatch(r"(precision=\w+)?", row.changes)
         # A recipe in small has another network than the one of its name: its parameters tell.
-        rows = [row for row in rows if int(row["parameters"]) == _profile(row["model"], CLASSES[dataset]).params]
-        points += [
-            Point(
-                row["model"],
-                _family(row["model"]),
-                getattr(_profile(row["model"], CLASSES[dataset]), cost),
-                float(row["top1"]),
-                ours=True,
-            )
-            for row in rows
-        ]
+        if of_paper and row.parameters == _profile(row.model, DATASETS[dataset].num_classes).params:
+            points.append(_point(row.model, dataset, cost, row.top1, ours=True))
     return points
 
 
@@ -141,7 +123,8 @@ def accuracy_against_cost(
     from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 
     axes = figure.subplots()
-    for family, (_, color, marker) in FAMILIES.items():
+    for family in dict.fromkeys([*FAMILIES, *(point.family for point in points)]):
+        color, marker = FAMILIES.get(family, OTHERS)
         for ours in (False, True):
             of_family = [point for point in points if point.family == family and point.ours == ours]
             places = [point.cost for point in of_family], [point.top1 for point in of_family]
@@ -208,7 +191,7 @@ def savings(dim: int = 256, save: str | Path | None = None) -> "Figure":
         by_segments.plot(segments, counted, marker, color=color, ms=size, mfc="none" if size > 5 else color, label=name)
     by_segments.set(title="segments side by side", xlabel="number of segments s")
 
-    rows = [name for name, preset in PRESETS.items() if preset.pixels.size == 32 and not name.startswith("convmixer")]
+    rows = [name for name, preset in PRESETS.items() if preset.pixels.size == 32 and preset.family != "ConvMixer"]
     baseline = _profile("convmixer_256_8_p2_k5", 10)
     for place, (cost, words, color) in enumerate((("params", "parameters", BLUE), ("macs", "MACs", YELLOW))):
         parts = [100 * (1 - getattr(_profile(name, 10), cost) / getattr(baseline, cost)) for name in rows]
@@ -247,8 +230,9 @@ def saved_by(mixers: Sequence[layers.ChannelSplitMixer], dim: int) -> Saving:
     """
     for mixer in mixers:
         without_values(mixer.build, (None, 1, 1, dim))
-    params = np.mean([sum(math.prod(each.kernel.shape) for each in mixer.pointwise) for mixer in mixers])
-    macs = np.mean([sum((stop - start) ** 2 for start, stop in mixer.mixed_spans) for mixer in mixers])
+    macs = [mixer.multiply_accumulates((1, 1, 1, dim)) for mixer in mixers]
+    params = np.mean([count / mixer.kernel_uses for count, mixer in zip(macs, mixers, strict=True)])
+    macs = np.mean(macs)
     return Saving(float(1 - params / dim**2), float(1 - macs / dim**2))
 
 
@@ -272,12 +256,10 @@ def _mixers_v(ratio: float) -> list[layers.ChannelSplitMixer]:
     return [layers.ChannelSplitMixerV(ratio)]
 
 
-def _family(name: str) -> str:
-    for family, (prefix, _, _) in FAMILIES.items():
-        if name.startswith(prefix):
-            return family
-    known = ", ".join(prefix for prefix, _, _ in FAMILIES.values())
-    raise ValueError(f"models must be of a family of the papers, whose names begin with {known}; got {name!r}.")
+def _point(name: str, dataset: str, cost: str, top1: float, ours: bool = False) -> Point:
+    return Point(
+        name, get_preset(name).family, getattr(_profile(name, DATASETS[dataset].num_classes), cost), top1, ours
+    )
 
 
 @functools.cache

@@ -68,9 +68,7 @@ def feature_maps(
     """
     channels = channels if channels is None else check_positive_int("channels", channels)
     if layers is None:
-        names = [layer.name for layer in model.layers]
-        last = {name.split("_")[1]: name for name in names if name.startswith("block_")}
-        layers = [name for name in names if name == "patch_embed" or name in last.values()]
+        layers = ["patch_embed", *(block[-1].name for block in getattr(model, "blocks", []) if block)]
     layers = [layers] if isinstance(layers, str) else list(layers)
     extractor = feature_extractor(model, layers)
     batch = prepare_images(model, [image])

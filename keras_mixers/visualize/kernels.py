@@ -93,7 +93,7 @@ def depthwise_kernels(
         >>> [axes.get_title() for axes in figure.axes]
         ['block 0', 'block 1', 'block 2']
     """
-    mixers = [layer for layer in model.layers if isinstance(layer, SpatialMixer1D | SpatialMixer2D)]
+    mixers = list(filter(has_kernels, model.layers))
     if not mixers:
         raise ValueError(f"model must have spatial mixers, as ConvMixer and SplitMixer do, got {model.name!r}.")
     if blocks is None:
@@ -121,6 +121,11 @@ def depthwise_kernels(
             show(axes, mosaic(colored(scaled(tiles, symmetric=True), DIVERGING)))
         axes.set_title(f"block {block}", fontsize="medium")
     return saved(figure, save)
+
+
+def has_kernels(layer: keras.layers.Layer) -> bool:
+    """Whether a layer is a spatial mixer whose kernels can be drawn."""
+    return isinstance(layer, SpatialMixer1D | SpatialMixer2D)
 
 
 def _width(mixer: keras.layers.Layer) -> int:

@@ -11,11 +11,11 @@ import keras
 
 from keras_mixers.inference.images import prepare_images
 from keras_mixers.profiling import Profile, profile
-from keras_mixers.visualize.channel_reach import channel_reach
+from keras_mixers.training.curves import training_curves
+from keras_mixers.visualize.channel_reach import channel_reach, mixes_channels
 from keras_mixers.visualize.class_maps import class_maps
 from keras_mixers.visualize.feature_maps import feature_maps
-from keras_mixers.visualize.kernels import depthwise_kernels, patch_embedding
-from keras_mixers.visualize.training_curves import training_curves
+from keras_mixers.visualize.kernels import depthwise_kernels, has_kernels, patch_embedding
 
 STYLE = """
 body { max-width: 75rem; margin: 2rem auto; padding: 0 1rem; color: #222; font: 1rem/1.5 system-ui, sans-serif; }
@@ -72,12 +72,12 @@ def write_page(
         "depthwise_kernels": (
             "Depthwise kernels of successive blocks; red is above zero, blue below. Pairs of one-dimensional kernels "
             "are drawn as bars beside their product.",
-            any(name.endswith("_spatial") for name in names),
+            any(map(has_kernels, model.layers)),
             lambda save: depthwise_kernels(model, save=save),
         ),
         "channel_reach": (
             "Which channels of the patch embedding can have a part in each channel after a block.",
-            any(name.endswith("_channel") for name in names),
+            any(map(mixes_channels, model.layers)),
             lambda save: channel_reach(model, save=save),
         ),
         "feature_maps": (

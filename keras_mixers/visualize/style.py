@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from keras_mixers.inference.images import is_channels_first, read_image
+from keras_mixers.inference.images import is_channels_first
+from keras_mixers.models.image_files import read_image
 
 if TYPE_CHECKING:
     import keras

@@ -68,10 +68,10 @@ def download(name: str) -> Path:
             f'{name!r} needs huggingface_hub, which is not installed: pip install "keras-mixers[hub]" installs it.'
         ) from error
     try:
-        path, etag = _fetch(match["repo"], match["revision"], (match["file"],) if match["file"] else FILES)
-        expected, found = _hashes(path, etag)
+        path, expected = _fetch(match["repo"], match["revision"], (match["file"],) if match["file"] else FILES)
+        found = _hash(path, expected)
     except Exception as error:  # Which client reports a broken connection, and how, differs between versions.
-        raise _explain(name, error) from error
+        raise _explain(match, error) from error
     if found != expected:
         raise OSError(
             f"{name!r} was damaged on its way or on the disk (its hash is {found}, but should be {expected}); "
@@ -81,62 +81,62 @@ def download(name: str) -> Path:
 
 
 def _fetch(repo: str, revision: str | None, files: Sequence[str]) -> tuple[Path, str | None]:
-    """Returns the path of the first of the files that the repository has, and its hash if the hub can be asked."""
+    """Returns the path of the first of the files that the repository has, and the hash that it should have."""
     from huggingface_hub import errors, get_hf_file_metadata, hf_hub_download, hf_hub_url, try_to_load_from_cache
 
     file, *others = files
     try:
         # hf_hub_download alone would retry for up to six minutes if the hub does not answer; this asks once.
         etag = get_hf_file_metadata(hf_hub_url(repo, file, revision=revision)).etag
+    except errors.RevisionNotFoundError:
+        raise
     except errors.EntryNotFoundError:
         if others:
             return _fetch(repo, revision, others)
         raise
-    except errors.RevisionNotFoundError:
-        raise
     except Exception:
-        for file in files:
-            path = try_to_load_from_cache(repo, file, revision=revision)
-            if isinstance(path, str):
-                return Path(path), None
-        raise
-    return Path(hf_hub_download(repo, file, revision=revision)), etag
-
-
-def _hashes(path: Path, etag: str | None) -> tuple[str | None, str | None]:
-    """Returns the hash that a file of the cache should have, and the one that it has."""
-    from huggingface_hub.errors import FileMetadataError
-
+        cached = [try_to_load_from_cache(repo, file, revision=revision) for file in files]
+        etag, path = None, next((path for path in cached if isinstance(path, str)), None)
+        if path is None:
+            raise
+    else:
+        path = hf_hub_download(repo, file, revision=revision)
+    path = Path(path)
     # The cache names a content by the hash that the hub gave, and links to it. The link's end may lie further on, in
     # a store shared by all repositories, where another hash names it.
-    expected = path.readlink().name if path.is_symlink() else etag
+    return path, path.readlink().name if path.is_symlink() else etag
+
+
+def _hash(path: Path, expected: str | None) -> str | None:
+    """Returns the hash of a file, of the same kind as the expected one; None if none is expected."""
     if expected is None:
-        return None, None
+        return None
     if re.fullmatch("[0-9a-f]{64}", expected):
         digest = hashlib.sha256()
-    elif re.fullmatch("[0-9a-f]{40}", expected):  # What git gives to a file that is small enough for it.
+    elif re.fullmatch("[0-9a-f]{40}", expected):  # what git gives to a file that is small enough for it
         digest = hashlib.sha1(b"blob %d\0" % path.stat().st_size)
     else:
+        from huggingface_hub.errors import FileMetadataError
+
         raise FileMetadataError(f"it names {expected!r}")
     with path.open("rb") as file:
-        return expected, hashlib.file_digest(file, lambda: digest).hexdigest()
+        return hashlib.file_digest(file, lambda: digest).hexdigest()
 
 
 def _remove(path: Path) -> str:
     """Removes a file of the cache and all that it links to, which later calls would link to again."""
-    start = path
+    links = [path]
+    while links[-1].is_symlink():
+        links.append(links[-1].parent / links[-1].readlink())
     try:
-        while path.is_symlink():
-            target = path.parent / path.readlink()
-            path.unlink()
-            path = target
-        path.unlink(missing_ok=True)
+        for link in links:
+            link.unlink()
     except OSError:
-        return f"delete {str(start.resolve())!r}, which this process may not, and call again"
+        return f"delete {str(links[-1].resolve())!r}, which this process may not, and call again"
     return "it is removed, and the next call downloads it again"
 
 
-def _explain(name: str, error: Exception) -> Exception:
+def _explain(match: re.Match[str], error: Exception) -> Exception:
     """Returns what to raise: one sentence on what happened to the name, and the remedy."""
     from huggingface_hub import constants, errors
 
@@ -152,7 +152,6 @@ def _explain(name: str, error: Exception) -> Exception:
         kind, what = OSError, "the cache {cache} fails ({reason}); free it, or set HF_HOME to a folder that works"
     else:
         kind, what = ConnectionError, UNREACHABLE
-    match = NAME.fullmatch(name)
     cause = error.__cause__ or error
     what = what.format(
         hub=constants.ENDPOINT,
@@ -163,4 +162,4 @@ def _explain(name: str, error: Exception) -> Exception:
         status=status,
         reason=f"{type(cause).__name__}: {cause}".splitlines()[0],
     )
-    return kind(f"{name!r} cannot be downloaded: {what}.")
+    return kind(f"{match[0]!r} cannot be downloaded: {what}.")

@@ -1,8 +1,7 @@
 """Where each weight of a network lies in a PyTorch state dict, for each layout in which such networks are published."""
 
-import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import keras
 import numpy as np
@@ -10,65 +9,43 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Layout:
-    """How a PyTorch network names its modules, for block i.
+    """Where a PyTorch network has the parts of block i; a layer's `torch_modules` say what it has there.
 
     `{i}` is the number of the block from 0, `{even}` is 2i, `{odd}` 2i + 1, `{at}` i + 3 (behind the stem's three
     modules), and `{end}` the place of the head behind all blocks, mean and flattening.
 
     Attributes:
-        stem, spatial, channel, channel_norm, head: where each part of a network is.
-        layers: the classes of this library's layers that such a network is made of.
+        name: what a layer's `torch_layouts` call it.
+        stem, spatial, channel, channel_norm, head: the modules of each part of a network.
     """
 
+    name: str
     stem: str
     spatial: str
     channel: str
     channel_norm: str
     head: str
-    layers: frozenset[str]
+
+    def modules(self, model: keras.Model, i: int) -> dict[str, str]:
+        """Returns the names of the modules of block i."""
+        fields = {"i": i, "even": 2 * i, "odd": 2 * i + 1, "at": i + 3, "end": len(model.blocks) + 5}
+        return {part: name.format(**fields) for part, name in asdict(self).items()}
 
 
-SPLIT = {f"ChannelSplitMixer{roman}" for roman in ("I", "II", "III", "IV", "V")}
-
-TIMM = Layout(
-    stem="stem.", spatial="blocks.{i}.0.fn", channel="blocks.{i}.1", channel_norm="blocks.{i}.3", head="head",
-    layers=frozenset({"PatchEmbed", "SpatialMixer2D", "ChannelMixer", "Dense"}),
-)  # fmt: skip
-# Both papers print their networks as one nn.Sequential.
-SEQUENTIAL = Layout(
-    stem="", spatial="{at}.0.fn", channel="{at}.1", channel_norm="{at}.3", head="{end}",
-    layers=frozenset({"PatchEmbed", "SpatialMixer2D", "SpatialMixer1D", "ChannelMixer", *SPLIT, "Dense"}),
-)  # fmt: skip
-SPLITMIXER = Layout(
-    stem="patch_emb.", spatial="mixer_blocks.{even}.fn", channel="mixer_blocks.{odd}.0",
-    channel_norm="mixer_blocks.{odd}.2", head="head",
-    layers=frozenset({"PatchEmbed", "SpatialMixer1D", *SPLIT, "Dense"}),
-)  # fmt: skip
-# The 3D convolution (SplitMixer Appendix C).
-STRIDEMIXER = Layout(
-    stem="patch_emb.", spatial="spatial_mixer.{i}.fn", channel="channel_mixer.{i}.0",
-    channel_norm="channel_mixer.{i}.3", head="head.2",
-    layers=frozenset({"PatchEmbed", "SpatialMixer1D", "ChannelStrideMixer", "Dense"}),
-)  # fmt: skip
-LAYOUTS = {"timm": (TIMM,), "convmixer": (SEQUENTIAL,), "splitmixer": (SPLITMIXER, STRIDEMIXER)}
-
-# The modules of each layer: attribute -> name in PyTorch; `{j}` is the number of the segment from 0, `{j1}` from 1.
-_SEGMENT = {"pointwise": "{channel}.mixer", "norm": "{channel_norm}"}
-MODULES = {
-    "PatchEmbed": {"convolution": "{stem}0", "norm": "{stem}2"},
-    "SpatialMixer2D": {"convolution": "{spatial}.0", "norm": "{spatial}.2"},
-    "SpatialMixer1D": {
-        "width_convolution": "{spatial}.0", "width_norm": "{spatial}.2",
-        "height_convolution": "{spatial}.3", "height_norm": "{spatial}.5",
-    },
-    "ChannelMixer": {"pointwise": "{channel}", "norm": "{channel_norm}"},
-    "ChannelSplitMixerI": _SEGMENT,
-    "ChannelSplitMixerII": _SEGMENT,
-    "ChannelSplitMixerIII": _SEGMENT,
-    "ChannelSplitMixerIV": _SEGMENT | {"pointwise": "{channel}.mixer.{j}"},
-    "ChannelSplitMixerV": _SEGMENT | {"pointwise": "{channel}.mixer{j1}"},
-    "ChannelStrideMixer": {"pointwise": "{channel}", "norm": "{channel_norm}"},
-}  # fmt: skip
+LAYOUTS = {
+    "timm": (Layout("timm", "stem.", "blocks.{i}.0.fn", "blocks.{i}.1", "blocks.{i}.3", "head"),),
+    # Both papers print their networks as one nn.Sequential.
+    "convmixer": (Layout("convmixer", "", "{at}.0.fn", "{at}.1", "{at}.3", "{end}"),),
+    "splitmixer": (
+        Layout(
+            "splitmixer", "patch_emb.", "mixer_blocks.{even}.fn", "mixer_blocks.{odd}.0", "mixer_blocks.{odd}.2", "head"
+        ),
+        # The 3D convolution (SplitMixer Appendix C).
+        Layout(
+            "stridemixer", "patch_emb.", "spatial_mixer.{i}.fn", "channel_mixer.{i}.0", "channel_mixer.{i}.3", "head.2"
+        ),
+    ),
+}
 
 # What Keras and PyTorch call the weights of a module.
 TENSORS = {
@@ -114,54 +91,45 @@ def find_places(model: keras.Model, layout: str) -> list[Place]:
     Raises:
         ValueError: if the model is none of this library's, or the layout has no place for one of its layers.
     """
-    names, places = _choose(model, layout), []
-    for layer in model.layers:
-        if layer.name == "head":
-            places += _places_of(layer, head_module(model, layout), in_head=True)
-        elif type(layer).__name__ in names.layers:
-            modules = _format(names, model, _block_of(layer) or 0)
-            for attribute, module in MODULES[type(layer).__name__].items():
-                parts = getattr(layer, attribute)
-                for j, part in enumerate(parts if isinstance(parts, list) else [parts]):
-                    name = module.format(**modules, j=j, j1=j + 1)
-                    places += _places_of(part, name, along_channels=names is STRIDEMIXER)
+    chosen, places = _choose(model, layout), []
+    in_blocks = [(i, layer) for i, block in enumerate(model.blocks) for layer in block if layer.weights]
+    for i, layer in [(0, model.embedding), *in_blocks]:
+        for attribute, module in layer.torch_modules.items():
+            parts = getattr(layer, attribute)
+            for j, part in enumerate(parts if isinstance(parts, list) else [parts]):
+                name = module.format(**chosen.modules(model, i), j=j, j1=j + 1)
+                places += _places_of(part, name, along_channels=chosen.name == "stridemixer")
+    if model.head is not None:
+        places += _places_of(model.head, head_module(model, layout), in_head=True)
     return places
 
 
 def head_module(model: keras.Model, layout: str) -> str:
     """Returns the name of the head in a state dict of this layout, also for a model without one."""
-    return _format(_choose(model, layout), model, 0)["head"]
+    return _choose(model, layout).modules(model, 0)["head"]
 
 
 def _choose(model: keras.Model, layout: str) -> Layout:
     """Returns the first alternative of a layout that has a place for every layer of the model."""
-    names = {layer.name for layer in model.layers}
-    if "patch_embed" not in names or not any(name.startswith("block_0_") for name in names):
+    if not getattr(model, "blocks", None):
         raise ValueError(
-            f"model must be a network of this library, such as keras_mixers.ConvMixer(...), got {model.name!r}, "
-            "which has no layers patch_embed and block_0_spatial or block_0_channel."
+            f"model must be a network of this library, such as keras_mixers.ConvMixer(...), got {model.name!r} of "
+            f"{type(model).__name__}."
         )
-    kinds = {type(layer).__name__ for layer in model.layers if layer.weights}
+    layers = [layer for layer in model.layers if layer.weights and layer is not model.head]
+    homeless = []
     for alternative in LAYOUTS[layout]:
-        if kinds <= alternative.layers:
+        homeless.append({type(each).__name__ for each in layers if not _has_place(each, alternative)})
+        if not homeless[-1]:
             return alternative
     raise ValueError(
-        f"layout {layout!r} has no place for {', '.join(sorted(kinds - LAYOUTS[layout][0].layers))} of model "
-        f"{model.name!r}; choose another of {', '.join(map(repr, LAYOUTS))}, or save the model with model.save."
+        f"layout {layout!r} has no place for {', '.join(sorted(homeless[0]))} of model {model.name!r}; choose another "
+        f"of {', '.join(map(repr, LAYOUTS))}, or save the model with model.save."
     )
 
 
-def _block_of(layer: keras.layers.Layer) -> int | None:
-    block = re.fullmatch(r"block_(\d+)_(?:spatial|channel)", layer.name)
-    return int(block[1]) if block else None
-
-
-def _format(names: Layout, model: keras.Model, i: int) -> dict[str, str]:
-    """Returns the names of the modules of block i."""
-    blocks = 1 + max(block for layer in model.layers if (block := _block_of(layer)) is not None)
-    fields = {"i": i, "even": 2 * i, "odd": 2 * i + 1, "at": i + 3, "end": blocks + 5}
-    parts = ("stem", "spatial", "channel", "channel_norm", "head")
-    return {part: getattr(names, part).format(**fields) for part in parts}
+def _has_place(layer: keras.layers.Layer, layout: Layout) -> bool:
+    return layout.name in getattr(layer, "torch_layouts", ()) and bool(layer.torch_modules)
 
 
 def _places_of(

@@ -25,7 +25,7 @@ class WeightsCard:
         model: name of the network in the table.
         dataset: name of the data set.
         class_names: names of the classes, in the order of the outputs.
-        pixels: the images that the network takes, the fields of a `ImageSpec`.
+        pixels: the images that the network takes, the fields of an `ImageSpec`.
         top1: top-1 accuracy in percent on the test images, of the weights as they are stored.
         top1_flipped: the same, averaged over each image and its mirror image.
         published: the accuracy in percent that a paper reports for this run, None if it reports none.

@@ -116,7 +116,7 @@ def test_refuses_peers_that_are_not_installed(monkeypatch):
 
 def test_refuses_to_compile_without_a_compiler(monkeypatch):
     pytest.importorskip("torch")
-    monkeypatch.setattr(peers, "device", lambda: "cpu")
+    monkeypatch.setattr(peers.backends, "device", lambda: "cpu")
     monkeypatch.setattr(peers.shutil, "which", lambda name: None)
     with pytest.raises(ValueError, match="needs a C\\+\\+ compiler"):
         check_peer("torch-compiled")

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_mixers.benchmark.report import Report, Result
+from keras_mixers.benchmark.report import Report, Timing
 from keras_mixers.environment import describe_environment
 
 pytestmark = pytest.mark.backend_independent
@@ -36,7 +36,7 @@ def folder(tmp_path):
     """A folder of both CSVs: speeds that differ from task to task, and seconds per batch on straight lines."""
 
     def result(backend, model, speed, subject="ours", mode="inference", batch=64, size=32):
-        return Result(backend, model, subject, mode, batch, size, "float32", speed, 0.9 * speed, 1.2 * speed, 1.0)
+        return Timing(backend, model, subject, mode, batch, size, "float32", speed, 0.9 * speed, 1.2 * speed, 1.0)
 
     cpu = [
         result(backend, model, speed / (1 + i + 2 * j + 4 * k), subject, mode)

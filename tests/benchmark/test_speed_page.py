@@ -3,11 +3,10 @@
 import csv
 import re
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
-
-from keras_mixers.layers.depthwise import FASTEST
 
 pytestmark = pytest.mark.backend_independent
 
@@ -18,7 +17,7 @@ DOCS = ROOT / "docs"
 def ratios():
     """Give (backend, model, mode) -> ratio to plain Keras and to the fastest eager PyTorch, from the CSV."""
     found = {}
-    with (DOCS / "scripts" / "cpu.csv").open(newline="") as file:
+    with (DOCS / "benchmarks" / "cpu.csv").open(newline="") as file:
         for row in csv.DictReader(file):
             found.setdefault((row["backend"], row["model"], row["mode"]), {})[row["subject"]] = row
     return {key: (float(rows["keras"]["ours_to_this"]), fastest(rows)) for key, rows in found.items()}
@@ -54,12 +53,12 @@ def test_the_readmes_ratios_are_the_csvs():
 
 
 def test_no_run_was_disturbed():
-    with (DOCS / "scripts" / "cpu.csv").open(newline="") as file:
+    with (DOCS / "benchmarks" / "cpu.csv").open(newline="") as file:
         assert all(float(row["load_of_others"]) < 0.1 * int(row["machine_cores"]) for row in csv.DictReader(file))
 
 
 def rows_of(name):
-    with (DOCS / "scripts" / f"{name}.csv").open(newline="") as file:
+    with (DOCS / "benchmarks" / f"{name}.csv").open(newline="") as file:
         return [*csv.DictReader(file)]
 
 
@@ -77,7 +76,7 @@ def test_the_table_of_224_pixels_is_the_csvs():
     assert len(shown) == 3
 
 
-@pytest.mark.parametrize("page", ["docs/speed.md", "keras_mixers/layers/depthwise.py"])
+@pytest.mark.parametrize("page", ["docs/speed.md", "keras_mixers/backends/contract.py"])
 def test_the_tables_of_depthwise_convolutions_are_the_csvs(page):
     times = {}
     for row in rows_of("depthwise"):
@@ -96,7 +95,8 @@ def test_the_choice_of_depthwise_convolutions_is_the_fastest():
         place = times.setdefault((row["backend"], row["device"], row["kernel"]), {})
         place[row["implementation"]] = float(row["training_ms"]), float(row["inference_ms"])
     for (backend, device, _), found in times.items():
-        chosen = found[FASTEST.get((backend, device), "native")]
+        fastest = getattr(import_module(f"keras_mixers.backends.{backend}"), "FASTEST_DEPTHWISE", {})
+        chosen = found[fastest.get(device, "native")]
         assert all(chosen[i] <= other[i] for other in found.values() for i in (0, 1))
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from keras_mixers.__main__ import main
 from keras_mixers.benchmark.benchmark import paper_protocol
-from keras_mixers.benchmark.report import Report, Result
+from keras_mixers.benchmark.report import Report, Timing
 from keras_mixers.commands import benchmark as command
 from keras_mixers.environment import describe_environment
 
@@ -50,7 +50,7 @@ def test_hands_its_arguments_on(monkeypatch, run, arguments, settings):
 @pytest.fixture
 def report(monkeypatch):
     """What a benchmark that takes no time returns."""
-    result = Result(keras.backend.backend(), "zzz", "ours", "inference", 64, 32, "float32", 10.0, 9.0, 11.0, 1.0)
+    result = Timing(keras.backend.backend(), "zzz", "ours", "inference", 64, 32, "float32", 10.0, 9.0, 11.0, 1.0)
     report = Report(describe_environment(), (result,))
     monkeypatch.setattr(command, "benchmark", lambda *args, **kwargs: report)
     return report

@@ -18,12 +18,12 @@ def test_gives_what_keras_computes(run, trained, photos):
     pixels = model.pixels
     metrics = ["accuracy", keras.metrics.TopKCategoricalAccuracy(2)]
     model.compile(loss=keras.losses.CategoricalCrossentropy(from_logits=True), metrics=metrics)
-    batches = eval_batches(load_folder(photos), 7, pixels.size, mean=pixels.mean, std=pixels.std)
+    batches = eval_batches(load_folder(photos), 7, pixels)
     loss, accuracy, _ = model.evaluate(batches, verbose=0)
     assert found == {
         "images": 24,
-        "top-1": pytest.approx(accuracy),
-        "top-5": 1.0,
+        "top1": pytest.approx(accuracy),
+        "top5": 1.0,
         "loss": pytest.approx(loss, rel=1e-5),
     }
 
@@ -44,7 +44,7 @@ def test_prints_a_table(run, trained, photos):
     found = json.loads(run(*arguments, "--json"))
     heading, row = run(*arguments).splitlines()
     assert heading == "images  top-1 in %  top-5 in %  loss"
-    assert row.split() == ["5", f"{100 * found['top-1']:.2f}", "100.00", f"{found['loss']:.4f}"]
+    assert row.split() == ["5", f"{100 * found['top1']:.2f}", "100.00", f"{found['loss']:.4f}"]
     heading, flipped = run(*arguments, "--flip").splitlines()
     assert heading == "images  top-1 in %  top-5 in %  top-1 flipped in %  loss"
     assert [*flipped.split()[:3], flipped.split()[-1]] == row.split()

@@ -8,7 +8,8 @@ import keras
 import pytest
 from drawn_images import write_tfds
 
-from keras_mixers.training.reproduction import read_results, recipes_of
+from keras_mixers.training.reproduction import recipes_of
+from keras_mixers.training.results import read_results
 
 pytestmark = pytest.mark.backend_independent
 

@@ -1,4 +1,4 @@
-"""`train` carries out a recipe: what it leaves, that it goes on, and what it refuses."""
+"""`train` carries out a recipe: what it leaves, that it resumes, and what it refuses."""
 
 import json
 import shutil
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.backend_independent
 def test_trains_on_images_of_ones_own(run, train_arguments, tmp_path):
     out = run(*train_arguments(tmp_path / "run"))
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
-    assert out == f"Test accuracy {100 * metrics['test_accuracy']:.2f} %: {tmp_path / 'run'}\n"
+    assert out == f"Test accuracy {100 * metrics['top1']:.2f} %: {tmp_path / 'run'}\n"
     recipe = Recipe.from_json(metrics["recipe"])
     assert (recipe.dataset, recipe.epochs, recipe.batch_size, recipe.learning_rate) == ("folder", 3, 8, 0.02)
     assert (recipe.augmentation, recipe.pixels.size) == (Augmentation(flip=True), 16)
@@ -92,7 +92,7 @@ def test_names_an_image_that_is_damaged(refused, photos, train_arguments, tmp_pa
         (("cifar10_smoke", "--set", "pixels.sise=16"), "A recipe has no 'pixels.sise'; did you mean 'pixels.size'?"),
         (
             ("cifar10_smoke", "--set", "model_arguments.dims=3"),
-            "no argument 'dims' that a recipe may set; did you mean m",
+            "no argument 'dims' that a recipe may set; did you mean 'model_arguments.dim'",
         ),
         (("cifar10_smoke", "--epochs", "many"), "epochs must be a whole number of at least 1, got epochs='many'."),
         (("cifar10_smoke", "--batch-size", 0), "batch_size must be a whole number of at least 1, got batch_size=0."),
@@ -135,7 +135,7 @@ def test_goes_on_only_with_the_images_and_the_split_it_began_with(refused, run, 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((), "holds a run already; resume=True (--resume) goes on with it, or choose another folder."),
+        ((), "holds a run already; resume it with resume=True (--resume), or choose another folder."),
         (("--resume", "--set", "learning_rate=1"), "began with learning_rate=0.02; resume it with the same recipe"),
     ],
 )

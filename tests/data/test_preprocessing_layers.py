@@ -7,9 +7,10 @@ import tensorflow as tf
 
 from keras_mixers.data import Augmentation, Images, train_batches
 from keras_mixers.data.preprocessing_layers import apply_layers, make_layer, read_layer
+from keras_mixers.models import ImageSpec
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.25, 0.2, 0.1)
-PLAIN = {"mean": (0.0,) * 3, "std": (1 / 255,) * 3}
+PLAIN = ImageSpec(8, mean=(0.0,) * 3, std=(1 / 255,) * 3)
 KERAS_CV = ("keras_cv.RandAugment(value_range=(0, 255))", "keras_cv.MixUp()", "keras_cv.CutMix()")
 
 
@@ -32,7 +33,7 @@ class Spy:
 def test_layers_get_pixels_and_labels_and_their_result_is_normalised(images):
     spy = Spy()
     pixels = np.stack([image for image, _ in images.examples.as_numpy_iterator()])
-    x, y = epoch(train_batches(images, 4, 8, mean=MEAN, std=STD, layers=[spy]))
+    x, y = epoch(train_batches(images, 4, ImageSpec(8, MEAN, STD), layers=[spy]))
     assert spy.specs == {"images": ([None, 8, 8, 3], tf.float32), "labels": ([None, 3], tf.float32)}
     order = np.argsort(x[:, 0, 0, 0])
     np.testing.assert_allclose(x[order], ((pixels + 1.0) / 255 - MEAN) / STD, atol=1e-4)
@@ -48,7 +49,7 @@ def test_others_get_the_images_alone():
 
 def test_kerass_flip_mirrors_images_and_keeps_labels(images):
     pixels = np.stack([image for image, _ in images.examples.as_numpy_iterator()]).astype("float32")
-    x, y = epoch(train_batches(images, 11, 8, **PLAIN, layers=[keras.layers.RandomFlip("horizontal", seed=1)]))
+    x, y = epoch(train_batches(images, 11, PLAIN, layers=[keras.layers.RandomFlip("horizontal", seed=1)]))
     found = []
     for image, label in zip(np.rint(x), y, strict=True):
         (number,) = [i for i in range(11) if any((image == each).all() for each in (pixels[i], pixels[i][:, ::-1]))]
@@ -59,7 +60,7 @@ def test_kerass_flip_mirrors_images_and_keeps_labels(images):
 
 def test_kerascvs_layers_by_name_mix_images_and_labels(images):
     pytest.importorskip("keras_cv", reason="KerasCV is not installed")
-    x, y = epoch(train_batches(images, 11, 8, **PLAIN, augmentation=Augmentation(layers=KERAS_CV)))
+    x, y = epoch(train_batches(images, 11, PLAIN, augmentation=Augmentation(layers=KERAS_CV)))
     assert (x.shape, y.shape) == ((11, 8, 8, 3), (11, 3))
     assert np.isfinite(x).all()
     assert -1 < x.min() < x.max() < 256
@@ -75,12 +76,12 @@ def test_a_network_learns_from_kerascvs_rand_augment_mixup_and_cutmix():
     pixels[np.arange(96), :, :, labels] += 150
     source = Images(tf.data.Dataset.from_tensor_slices((pixels.astype("uint8"), labels)), 96, ("a", "b", "c"))
     keras.utils.set_random_seed(0)
-    half = {"mean": (0.5,) * 3, "std": (0.25,) * 3}
+    half = ImageSpec(8, mean=(0.5,) * 3, std=(0.25,) * 3)
     model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(3)])
     model.compile(keras.optimizers.Adam(0.05), keras.losses.CategoricalCrossentropy(from_logits=True))
-    plain = train_batches(source, 32, 8, **half)
+    plain = train_batches(source, 32, half)
     before = model.evaluate(plain, verbose=0)
-    batches = train_batches(source, 32, 8, **half, augmentation=Augmentation(layers=KERAS_CV))
+    batches = train_batches(source, 32, half, augmentation=Augmentation(layers=KERAS_CV))
     history = model.fit(batches, epochs=8, verbose=0, shuffle=False).history["loss"]
     assert np.mean(history[-3:]) < history[0]
     assert model.evaluate(plain, verbose=0) < 2 / 3 * before
@@ -132,13 +133,13 @@ def test_refuses_layers_that_are_not_there(text, message):
 def test_layers_stand_alone(images):
     flip = keras.layers.RandomFlip("horizontal")
     with pytest.raises(ValueError, match=r"take the place of the other steps, got flip=True, mixup=0.5 beside them"):
-        train_batches(images, 4, 8, **PLAIN, layers=[flip], augmentation=Augmentation(flip=True, mixup=0.5))
+        train_batches(images, 4, PLAIN, layers=[flip], augmentation=Augmentation(flip=True, mixup=0.5))
     with pytest.raises(ValueError, match="take the place of the other steps, got cutout=2"):
         Augmentation(cutout=2, layers=KERAS_CV)
-    train_batches(images, 4, 8, **PLAIN, layers=[flip], augmentation=Augmentation(crop_scale=(0.5, 1)))
+    train_batches(images, 4, PLAIN, layers=[flip], augmentation=Augmentation(crop_scale=(0.5, 1)))
     for layers in (flip, "keras_cv.MixUp()", [3]):
         with pytest.raises(ValueError, match="layers must be"):
-            train_batches(images, 4, 8, **PLAIN, layers=layers)
+            train_batches(images, 4, PLAIN, layers=layers)
 
 
 @pytest.mark.backend_independent

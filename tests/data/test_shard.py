@@ -6,10 +6,11 @@ import tensorflow as tf
 from drawn_images import noise
 
 from keras_mixers.data import Augmentation, DataShard, Images, eval_batches, train_batches
+from keras_mixers.models import ImageSpec
 
 pytestmark = pytest.mark.backend_independent
 
-STATISTICS = {"mean": (0.5, 0.5, 0.5), "std": (0.25, 0.25, 0.25)}
+SPECS = {size: ImageSpec(size, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25)) for size in (6, 8)}
 
 
 def shares(processes, devices):
@@ -47,7 +48,7 @@ def test_training_reads_every_image_once_and_decodes_its_own(size):
     read = []
     for share in shares(2, 2):
         decoded.clear()
-        batches = train_batches(images, 8, size, **STATISTICS, epochs=range(3), share=share, seed=1)
+        batches = train_batches(images, 8, SPECS[size], epochs=range(3), share=share, seed=1)
         seen = [
             np.round((x[:, 0, 0, 0] * 0.25 + 0.5) * 255).astype(int).tolist() for x, _ in batches.as_numpy_iterator()
         ]
@@ -62,9 +63,11 @@ def test_training_reads_every_image_once_and_decodes_its_own(size):
 def test_parts_are_what_one_process_gives():
     """Of another size: crops are drawn image by image."""
     images = Images(tf.data.Dataset.from_tensor_slices((noise(10, 8), np.arange(10) % 2)), 10, ("a", "b"))
-    arguments = {**STATISTICS, "augmentation": Augmentation(crop_scale=(0.3, 1.0)), "epochs": range(2)}
-    whole = [*train_batches(images, 4, 6, **arguments).as_numpy_iterator()]
-    parts = [[*train_batches(images, 4, 6, share=share, **arguments).as_numpy_iterator()] for share in shares(2, 2)]
+    arguments = {"augmentation": Augmentation(crop_scale=(0.3, 1.0)), "epochs": range(2)}
+    whole = [*train_batches(images, 4, SPECS[6], **arguments).as_numpy_iterator()]
+    parts = [
+        [*train_batches(images, 4, SPECS[6], share=share, **arguments).as_numpy_iterator()] for share in shares(2, 2)
+    ]
     for (x, y), *own in zip(whole, *parts, strict=True):
         np.testing.assert_array_equal(np.concatenate([part[0] for part in own]), x)
         np.testing.assert_array_equal(np.concatenate([part[1] for part in own]), y)
@@ -72,7 +75,7 @@ def test_parts_are_what_one_process_gives():
 
 def test_an_epoch_that_is_filled_up_reads_one_image_twice():
     images = Images(tf.data.Dataset.from_tensor_slices((noise(9, 8), np.arange(9) % 2)), 9, ("a", "b"))
-    parts = [[*train_batches(images, 4, 8, **STATISTICS, epochs=range(2), share=share)] for share in shares(2, 2)]
+    parts = [[*train_batches(images, 4, SPECS[8], epochs=range(2), share=share)] for share in shares(2, 2)]
     assert [[len(x) for x, _ in own] for own in parts] == [[2, 2, 1, 2, 2, 1]] * 2
     for epoch in range(2):
         rows = np.concatenate([x for own in parts for x, _ in own[3 * epoch : 3 * epoch + 3]]).reshape(10, -1)
@@ -81,16 +84,16 @@ def test_an_epoch_that_is_filled_up_reads_one_image_twice():
 
 def test_test_images_that_fill_up_weigh_nothing():
     images = Images(tf.data.Dataset.from_tensor_slices((noise(7, 8), np.arange(7) % 2)), 7, ("a", "b"))
-    whole = np.concatenate([x for x, _ in eval_batches(images, 4, 8, **STATISTICS)])
+    whole = np.concatenate([x for x, _ in eval_batches(images, 4, SPECS[8])])
     rows = {"x": [], "weight": []}
     for share in shares(2, 2):
-        batches = eval_batches(images, 4, 8, **STATISTICS, share=share)
+        batches = eval_batches(images, 4, SPECS[8], share=share)
         assert batches.cardinality() == 2
         for x, _, weight in batches:
             rows["x"] += [*x.numpy()]
             rows["weight"] += [*weight.numpy()]
     assert len(rows["x"]) == 8
-    assert eval_batches(images, 4, 8, **STATISTICS, share=DataShard(devices=2)).cardinality() == 2
+    assert eval_batches(images, 4, SPECS[8], share=DataShard(devices=2)).cardinality() == 2
     np.testing.assert_allclose(np.mean(rows["weight"]), 1, rtol=1e-6)
     kept = np.array([x for x, weight in zip(rows["x"], rows["weight"], strict=True) if weight])
     np.testing.assert_array_equal(np.sort(kept.reshape(7, -1), axis=0), np.sort(whole.reshape(7, -1), axis=0))

@@ -14,7 +14,7 @@ from PIL import Image
 
 from keras_mixers.data import load_folder, load_tfds
 from keras_mixers.data.sources import Images
-from keras_mixers.inference.images import read_image
+from keras_mixers.models.image_files import read_image
 
 pytestmark = pytest.mark.backend_independent
 

@@ -41,16 +41,17 @@ def test_leaves_a_model_a_history_and_metrics(data_dir, tmp_path):
     assert metrics["recipe"]["seed"] == 7
     assert metrics["recipe"]["learning_rate"] == 0.02
     assert metrics["recipe"]["precision"] == "float32"
-    assert metrics["test_accuracy"] == pytest.approx(float(rows[-1]["val_accuracy"]), abs=1e-6)
+    assert metrics["top1"] == pytest.approx(float(rows[-1]["val_accuracy"]), abs=1e-6)
     assert any((tmp_path / "tensorboard").rglob("*tfevents*"))
     model = keras.models.load_model(tmp_path / "model.keras")
     assert metrics["params"] == sum(math.prod(weight.shape) for weight in model.trainable_weights)
 
     from keras_mixers.data import eval_batches, load_tfds
+    from keras_mixers.models import ImageSpec
 
-    scale = {"mean": (0.4914, 0.4822, 0.4465), "std": (0.2023, 0.1994, 0.2010)}
-    test = eval_batches(load_tfds("cifar10", "test", data_dir), 64, 32, **scale)
-    assert model.evaluate(test, verbose=0)[1] == pytest.approx(metrics["test_accuracy"], abs=1e-6)
+    spec = ImageSpec(32, mean=(0.4914, 0.4822, 0.4465), std=(0.2023, 0.1994, 0.2010))
+    test = eval_batches(load_tfds("cifar10", "test", data_dir), 64, spec)
+    assert model.evaluate(test, verbose=0)[1] == pytest.approx(metrics["top1"], abs=1e-6)
 
 
 def test_goes_on_with_a_run(data_dir, tmp_path):

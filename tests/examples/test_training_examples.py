@@ -67,7 +67,7 @@ def test_trains_by_a_recipe(run, tmp_path, name):
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     recipe = Recipe.from_json(metrics["recipe"])
     assert (recipe.dataset, recipe.model) == (dataset, RECIPES[f"{name}_{model}"].model)
-    assert out == f"Test accuracy {metrics['test_accuracy']:.4f}: {tmp_path / 'run'}\n"
+    assert out == f"Test accuracy {metrics['top1']:.4f}: {tmp_path / 'run'}\n"
 
 
 def test_trains_on_a_folder_of_images_from_trained_weights(run, tmp_path):

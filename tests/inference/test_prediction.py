@@ -12,8 +12,8 @@ from PIL import Image
 import keras_mixers
 from keras_mixers.data import Images, load_folder
 from keras_mixers.inference import evaluate_images, load_trained, predict_images
-from keras_mixers.inference.images import read_image
 from keras_mixers.models import ImageSpec
+from keras_mixers.models.image_files import read_image
 
 PIXELS = ImageSpec(8, mean=(0.5, 0.4, 0.3), std=(0.25, 0.2, 0.3), crop_fraction=0.8)
 PHOTOGRAPHS, LABELS = colored(12, 20)
@@ -89,8 +89,8 @@ def test_evaluates_as_the_definitions_say(form, expected):
     true = expected[np.arange(12), labels]
     assert found == {
         "images": 12,
-        "top-1": (expected.argmax(1) == labels).mean(),
-        "top-5": 1.0,
+        "top1": (expected.argmax(1) == labels).mean(),
+        "top5": 1.0,
         "loss": pytest.approx(-np.log(true).mean(), rel=1e-3),
     }
 
@@ -100,10 +100,10 @@ def test_flipping_averages_over_both_directions(form, expected):
     mirrored = predict_images(network(), PHOTOGRAPHS[:, :, ::-1])
     labels = (expected * mirrored).argmax(1)
     found = evaluate_images(network(**FORMS[form]), as_images(labels), flip=True)
-    assert found["top-1 flipped"] == 1
-    assert found["top-1"] == (expected.argmax(1) == labels).mean()
+    assert found["top1_flipped"] == 1
+    assert found["top1"] == (expected.argmax(1) == labels).mean()
     others = evaluate_images(network(**FORMS[form]), as_images((labels + 1) % 3), flip=True)
-    assert others["top-1 flipped"] == 0
+    assert others["top1_flipped"] == 0
 
 
 def test_of_many_classes_five_count():
@@ -113,17 +113,17 @@ def test_of_many_classes_five_count():
     order = np.argsort(-predict_images(model, PHOTOGRAPHS), axis=1)
     for place in (0, 4, 5):
         found = evaluate_images(model, as_images(order[:, place], names))
-        assert (found["top-1"], found["top-5"]) == (float(place < 1), float(place < 5))
+        assert (found["top1"], found["top5"]) == (float(place < 1), float(place < 5))
 
 
 def test_a_network_that_prefers_nothing_is_right_about_the_first_class_only():
     model = network()
     head = model.get_layer("head")
     head.set_weights([np.zeros_like(weight) for weight in head.get_weights()])
-    assert evaluate_images(model, as_images())["top-1"] == pytest.approx((LABELS == 0).mean())
+    assert evaluate_images(model, as_images())["top1"] == pytest.approx((LABELS == 0).mean())
     head.set_weights([np.full_like(weight, np.nan) for weight in head.get_weights()])
     found = evaluate_images(model, as_images())
-    assert found["top-1"] < 1
+    assert found["top1"] < 1
     assert np.isnan(found["loss"])
 
 
@@ -160,7 +160,7 @@ def test_names_a_damaged_image(cut, tmp_path):
         ("dog.jpg", ValueError, r"images must be a list of at least one image, got images='dog.jpg'"),
         (["dog.jpg"], FileNotFoundError, r"There is no image at 'dog.jpg'"),
         (["."], ValueError, r"The image '.' cannot be read: Is a directory"),
-        ([np.full((8, 8, 3), 300)], ValueError, r"ImageSpec must lie from 0 to 255, got 300 to 300"),
+        ([np.full((8, 8, 3), 300)], ValueError, r"Pixels must lie from 0 to 255, got 300 to 300"),
     ],
     ids=str,
 )

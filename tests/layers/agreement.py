@@ -4,6 +4,8 @@ import keras
 import numpy as np
 import pytest
 
+from keras_mixers import backends
+
 TOLERANCE = {"rtol": 1e-5, "atol": 1e-5}
 
 both_formats = pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
@@ -92,23 +94,5 @@ def weight_gradients(layer, x, upstream):
 
 def gradients(function, upstream, *inputs):
     """Give the gradient of sum(upstream * function(*inputs)) for each input."""
-    inputs = [np.asarray(value, "float32") for value in inputs]
-    upstream = np.asarray(upstream, "float32")
-    backend = keras.backend.backend()
-    if backend == "tensorflow":
-        import tensorflow as tf
-
-        inputs = [tf.convert_to_tensor(value) for value in inputs]
-        with tf.GradientTape() as tape:
-            tape.watch(inputs)
-            loss = tf.reduce_sum(function(*inputs) * upstream)
-        found = tape.gradient(loss, inputs)
-    elif backend == "jax":
-        import jax
-
-        found = jax.jit(jax.grad(lambda values: (function(*values) * upstream).sum()))(inputs)
-    else:
-        inputs = [keras.ops.convert_to_tensor(value).requires_grad_() for value in inputs]
-        (function(*inputs) * keras.ops.convert_to_tensor(upstream)).sum().backward()
-        found = [value.grad for value in inputs]
-    return [array(gradient) for gradient in found]
+    inputs, upstream = [np.asarray(value, "float32") for value in inputs], np.asarray(upstream, "float32")
+    return [array(gradient) for gradient in backends.value_and_gradients(function, inputs, upstream)[1]]

@@ -9,9 +9,8 @@ import pytest
 import reference
 from agreement import TOLERANCE, array, gradients, transposed
 
-from keras_mixers import layers
-from keras_mixers.layers.depthwise import FASTEST, IMPLEMENTATIONS, DepthwiseConvolution, depthwise_conv
-from keras_mixers.layers.device import device
+from keras_mixers import backends, layers
+from keras_mixers.layers.depthwise import IMPLEMENTATIONS, DepthwiseConvolution, depthwise_conv
 
 SHAPE = (2, 5, 4, 3)
 
@@ -95,11 +94,10 @@ def test_the_default_is_the_tables(monkeypatch, rng):
     used = []
     for name, convolve in IMPLEMENTATIONS.items():
         monkeypatch.setitem(IMPLEMENTATIONS, name, lambda *a, n=name, f=convolve: (used.append(n), f(*a))[1])
-    backend = keras.backend.backend()
     depthwise_conv(x, kernel, "channels_last")
-    assert used == [FASTEST.get((backend, device()), "native")]
+    assert used == [backends.FASTEST_DEPTHWISE.get(backends.device(), "native")]
     for implementation in ("shifted", "native"):
-        monkeypatch.setitem(FASTEST, (backend, device()), implementation)
+        monkeypatch.setitem(backends.FASTEST_DEPTHWISE, backends.device(), implementation)
         depthwise_conv(x, kernel, "channels_last")
     assert used[1:] == ["shifted", "native"]
 
@@ -134,7 +132,7 @@ def test_xla_computes_no_gelu_once_for_each_number_of_a_kernel(network, monkeypa
     import jax
 
     import keras_mixers
-    from keras_mixers.layers import depthwise_on_jax
+    from keras_mixers.backends.jax import _add_products
 
     def loops_with_both():
         model = keras_mixers.IsotropicMixer(
@@ -153,13 +151,5 @@ def test_xla_computes_no_gelu_once_for_each_number_of_a_kernel(network, monkeypa
         return [loop for loop in loops if " erf(" in loop and loop.count(" slice(") > 1]
 
     assert loops_with_both() == []
-    monkeypatch.setattr("keras_mixers.layers.depthwise_on_jax._sum_of_products", depthwise_on_jax._add_products)
+    monkeypatch.setattr("keras_mixers.backends.jax._sum_of_products", _add_products)
     assert loops_with_both() != []
-
-
-@pytest.mark.skipif(keras.backend.backend() != "torch", reason="Keras chooses the device on PyTorch alone")
-def test_the_device_is_the_one_that_keras_chooses():
-    with keras.device("meta"):
-        assert device() == "meta"
-    with keras.device("cpu"):
-        assert device() == "cpu"

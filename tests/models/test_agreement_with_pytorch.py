@@ -1,12 +1,16 @@
 """The published networks, whole: features and logits are PyTorch's, and the page of the differences is complete."""
 
 import re
+import runpy
+from pathlib import Path
+from types import SimpleNamespace
 
-import agreement_with_pytorch as agreement
 import pytest
 
 import keras_mixers
 
+SCRIPTS = Path(__file__).parents[2] / "docs" / "scripts"
+agreement = SimpleNamespace(**runpy.run_path(str(SCRIPTS / "agreement_with_pytorch.py")))
 # Those of ImageNet are made of the same layers, and take minutes: in CI on one backend, on the page on all.
 NAMES = [
     name if "_256_" in name else pytest.param(name, marks=pytest.mark.backend_independent)

@@ -13,7 +13,7 @@ import keras
 from small_run import RECIPE, images, train
 
 from keras_mixers.data import Augmentation
-from keras_mixers.training import join_processes, processes
+from keras_mixers.training import join_processes
 
 # Random numbers that are drawn for a whole batch differ where processes draw them for their parts.
 PLAIN = replace(RECIPE, augmentation=Augmentation(), clip_norm=0.5)
@@ -50,7 +50,10 @@ def make_two_devices():
 def main(directory, case):
     if os.environ.get("SHARED_RUN_DEVICES") == "2":
         make_two_devices()
-    processes.HEARTBEAT_SECONDS = 5
+    if keras.backend.backend() == "jax":
+        from keras_mixers.training import devices_on_jax
+
+        devices_on_jax.HEARTBEAT_SECONDS = 5
     process = join_processes()
 
     def forbid_writing(event, arguments):
@@ -59,7 +62,7 @@ def main(directory, case):
 
     sys.addaudithook(forbid_writing)
     run = train_case(directory, case, resume=os.environ.get("SHARED_RUN_RESUME") == "1", checkpoint_minutes=0.001)
-    print("test accuracy", run.metrics["test_accuracy"], "devices", run.metrics["devices"])
+    print("test accuracy", run.metrics["top1"], "devices", run.metrics["devices"])
 
 
 if __name__ == "__main__":

@@ -1,12 +1,15 @@
 """The recorded runs on CIFAR-10 against hand-written PyTorch, and what README says of them."""
 
+import runpy
 from pathlib import Path
+from types import SimpleNamespace
 
-import agreement_in_training as agreement
 import numpy as np
 import pytest
 
 pytestmark = pytest.mark.backend_independent
+SCRIPTS = Path(__file__).parents[2] / "docs" / "scripts"
+agreement = SimpleNamespace(**runpy.run_path(str(SCRIPTS / "agreement_in_training.py")))
 
 NAMES = {"torch": "PyTorch", "jax": "JAX", "tensorflow": "TensorFlow", "hand-written PyTorch": "hand-written PyTorch"}
 

@@ -11,7 +11,7 @@ from small_run import RECIPE, assert_same_curve, train
 import keras_mixers
 from keras_mixers.data import Images
 from keras_mixers.models import ImageSpec
-from keras_mixers.training import run as run_module
+from keras_mixers.training import loop
 from keras_mixers.training.whitening import whiten_patches
 
 
@@ -37,13 +37,13 @@ def test_whitened_patches_have_channels_of_mean_0_and_variance_1(rng):
 
 def test_small_images_come_first_and_a_resumed_run_has_the_same_curve(tmp_path, monkeypatch):
     seen = []
-    batches = run_module.train_batches
+    batches = loop.train_batches
 
-    def spy(source, batch_size, size, *, epochs, **arguments):
-        seen.append((epochs, size))
-        return batches(source, batch_size, size, epochs=epochs, **arguments)
+    def spy(source, batch_size, spec, *, epochs, **arguments):
+        seen.append((epochs, spec.size))
+        return batches(source, batch_size, spec, epochs=epochs, **arguments)
 
-    monkeypatch.setattr(run_module, "train_batches", spy)
+    monkeypatch.setattr(loop, "train_batches", spy)
     recipe = replace(RECIPE, early_size=6)
     whole = train(tmp_path / "whole", recipe)
     assert seen == [(range(2), 6), (range(2, 4), 8)]

@@ -9,7 +9,8 @@ from drawn_images import write_tfds
 
 from keras_mixers.data import load_tfds
 from keras_mixers.inference import evaluate_images, load_trained
-from keras_mixers.training.reproduction import read_results, reproduce, run_folder
+from keras_mixers.training.reproduction import reproduce, run_folder
+from keras_mixers.training.results import read_results
 from keras_mixers.weights import read_card
 
 pytestmark = pytest.mark.backend_independent
@@ -46,7 +47,7 @@ def test_a_run_leaves_a_row_a_log_a_curve_and_weights_with_their_card(finished, 
     assert (card.recipe, card.commit, card.epochs, card.published) == (NAME, "abc1234", 1, 92.52)
     images = load_tfds("cifar10", "test", data_dir)
     for network in (load_trained("splitmixer_iii_256_8:cifar10"), load_trained(run / "model.keras")):
-        assert round(100 * evaluate_images(network, images)["top-1"], 2) == pytest.approx(card.top1, abs=0.02)
+        assert round(100 * evaluate_images(network, images)["top1"], 2) == pytest.approx(card.top1, abs=0.02)
 
 
 def test_published_again_nothing_is_doubled_and_better_weights_stay(finished, published, tmp_path):

@@ -3,10 +3,12 @@
 from dataclasses import replace
 
 import pytest
+from drawn_images import write_tfds
 
-from keras_mixers.data import Augmentation
+from keras_mixers.data import DATASETS, Augmentation, Dataset
+from keras_mixers.inference import load_trained
 from keras_mixers.models import PRESETS, ImageSpec
-from keras_mixers.training import RECIPES, Recipe, get_recipe
+from keras_mixers.training import RECIPES, Recipe, fit, get_recipe
 
 pytestmark = pytest.mark.backend_independent
 
@@ -164,3 +166,28 @@ def test_refuses_bad_settings(settings, message):
 def test_names_the_nearest_recipe():
     with pytest.raises(ValueError, match=r"no recipe named 'cifar10_splitmixr_i'; did you mean 'cifar10_splitmixer_i"):
         get_recipe("cifar10_splitmixr_i")
+
+
+def test_a_data_set_of_the_table_brings_its_splits_and_statistics():
+    recipe = get_recipe("cifar10_splitmixer_i").change({"dataset": "flowers102", "test_split": "validation"})
+    flowers = DATASETS["flowers102"]
+    assert (recipe.dataset, recipe.test_split) == ("oxford_flowers102", "validation")
+    assert (recipe.pixels.mean, recipe.pixels.size) == (flowers.pixels.mean, 32)
+    assert get_recipe("cifar10_splitmixer_i").change({"dataset": "cifar10"}) == get_recipe("cifar10_splitmixer_i")
+    for preset in PRESETS.values():
+        assert {row.dataset for row in preset.published} | set(preset.weights) <= set(DATASETS)
+
+
+@pytest.mark.parametrize(
+    "row", [None, Dataset("numbers", "svhn_cropped", 10, ImageSpec(32, (0.4,) * 3, (0.2,) * 3), test_split="extra")]
+)
+def test_a_new_data_set_trains_with_one_row_or_none(row, tmp_path, monkeypatch):
+    write_tfds("svhn_cropped", tmp_path, {"train": 8, "test": 4, "extra": 6}, 32)
+    if row is not None:
+        monkeypatch.setitem(DATASETS, row.name, row)
+    small = {"batch_size": 4, "epochs": 1, "model_arguments.dim": 8, "model_arguments.blocks": 1}
+    recipe = get_recipe("cifar10_smoke").change({"dataset": row.name if row else "svhn_cropped", **small})
+    run = fit(recipe, output_dir=tmp_path / "run", data_dir=tmp_path, download=False, verbose=0)
+    assert run.metrics["recipe"]["dataset"] == "svhn_cropped"
+    assert run.metrics["start"]["test_images"]["count"] == (6 if row else 4)
+    assert load_trained(tmp_path / "run" / "model.keras").pixels.mean == (row.pixels if row else recipe.pixels).mean

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from keras_mixers.training.reproduction import read_results
+from keras_mixers.training.results import read_results
 
 pytestmark = pytest.mark.backend_independent
 DOCS = Path(__file__).parents[2] / "docs"
@@ -29,7 +29,7 @@ def test_training_page_has_the_runs_on_photographs():
 
 
 def test_training_page_has_the_table_of_the_short_recipes_ingredients():
-    table = runpy.run_path(str(DOCS / "results" / "recipe_ablation.py"))["table"]
+    table = runpy.run_path(str(DOCS / "scripts" / "recipe_ablation.py"))["table"]
     rows = _rows("recipe_ablation")
     assert all(
         sorted(other["seed"] for other in rows if other["ingredient"] == row["ingredient"]) == ["1", "2"]

@@ -1,9 +1,10 @@
-"""A recipe is carried out: what it leaves, that it goes on after it was killed, and what it refuses."""
+"""A recipe is carried out: what it leaves, that it resumes after it was killed, and what it refuses."""
 
 import io
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,14 +15,18 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from keras.src.callbacks.callback_list import CallbackList
 from small_run import CLASSES, RECIPE, assert_same_curve, images, train
 
 from keras_mixers.data import Augmentation, Images
 from keras_mixers.inference import load_trained
 from keras_mixers.training import Recipe, fit, get_recipe
-from keras_mixers.training.checkpoints import Checkpoints, Position, last_checkpoint
+from keras_mixers.training.callbacks import CHECK_EVERY
+from keras_mixers.training.checkpoints import Position, last_checkpoint
+from keras_mixers.training.history import read_history
+from keras_mixers.training.prepare import compile_model, make_model
 from keras_mixers.training.progress import Progress
-from keras_mixers.training.run import compile_model, make_model
+from keras_mixers.training.report import read_metrics
 
 ROOT = Path(__file__).parents[2]
 
@@ -56,8 +61,11 @@ def test_learns_and_leaves_everything_in_one_folder(unbroken):
     assert [row["epoch"] for row in unbroken.history] == [1, 2, 3, 4]
     assert unbroken.history[-1]["loss"] < unbroken.history[0]["loss"]
     metrics = json.loads((unbroken.directory / "metrics.json").read_text())
-    assert metrics["test_accuracy"] == pytest.approx(unbroken.history[-1]["val_accuracy"])
+    assert metrics["top1"] == pytest.approx(unbroken.history[-1]["val_accuracy"])
     assert Recipe.from_json(metrics["recipe"]) == RECIPE
+    old = unbroken.directory.with_name("metrics.json")  # as version 0.1 named them
+    old.write_text(json.dumps({"test_accuracy": metrics["top1"], "test_loss": metrics["loss"]}))
+    assert read_metrics(old).items() <= read_metrics(unbroken.directory / "metrics.json").items()
     model = load_trained(unbroken.directory / "model.keras")
     assert (model.class_names, model.pixels) == (CLASSES, RECIPE.pixels)
     for weight, expected in zip(model.get_weights(), unbroken.model.get_weights(), strict=True):
@@ -69,7 +77,7 @@ def test_the_best_network_is_that_of_the_best_epoch(unbroken):
 
     best = max(row["val_accuracy"] for row in unbroken.history)
     found = evaluate_images(load_trained(unbroken.directory / "best.keras"), images(20, seed=1))
-    assert found["top-1"] == pytest.approx(best)
+    assert found["top1"] == pytest.approx(best)
 
 
 def test_the_same_seed_gives_the_same_curve_and_another_seed_another(unbroken, tmp_path):
@@ -108,7 +116,7 @@ def test_a_run_resumes_from_a_checkpoint_within_an_epoch(changes, unbroken, tmp_
         np.testing.assert_allclose(weight, other, rtol=1e-4, atol=1e-5)
 
 
-def test_a_killed_process_is_gone_on_from(unbroken, tmp_path):
+def test_a_killed_process_is_resumed(unbroken, tmp_path):
     code = (
         "import os, signal; from pathlib import Path; from small_run import train; from test_run import BreakOff; "
         f"train(Path({str(tmp_path / 'run')!r}), "
@@ -125,7 +133,9 @@ def test_a_killed_process_is_gone_on_from(unbroken, tmp_path):
 def test_sigterm_writes_a_checkpoint_and_says_so(unbroken, tmp_path):
     before = signal.getsignal(signal.SIGTERM)
     stop = BreakOff(1, 1, lambda: os.kill(os.getpid(), signal.SIGTERM))
-    with pytest.raises(SystemExit, match=r"Stopped in epoch 2 after 2 batches; --resume goes on from .*0001_step_0000"):
+    with pytest.raises(
+        SystemExit, match=r"Stopped in epoch 2 after 2 batches; --resume continues from .*0001_step_0000"
+    ):
         train(tmp_path / "run", callbacks=[stop])
     assert signal.getsignal(signal.SIGTERM) is before
     assert_same_curve(train(tmp_path / "run", resume=True), unbroken)
@@ -134,7 +144,7 @@ def test_sigterm_writes_a_checkpoint_and_says_so(unbroken, tmp_path):
 @pytest.mark.backend_independent
 def test_ctrl_c_writes_a_checkpoint_and_says_so(unbroken, tmp_path, capsys):
     before = signal.getsignal(signal.SIGINT)
-    with pytest.raises(SystemExit, match=r"Stopped in epoch 2 after 2 batches; --resume goes on from") as stopped:
+    with pytest.raises(SystemExit, match=r"Stopped in epoch 2 after 2 batches; --resume continues from") as stopped:
         train(tmp_path / "run", callbacks=[BreakOff(1, 1, lambda: os.kill(os.getpid(), signal.SIGINT))])
     assert stopped.value.code == 130
     assert capsys.readouterr().err == f"\n{stopped.value}\n"
@@ -158,7 +168,7 @@ def test_asked_to_stop_at_the_end_of_an_epoch(tmp_path):
         def on_test_end(self, logs=None):
             os.kill(os.getpid(), signal.SIGTERM)
 
-    with pytest.raises(SystemExit, match=r"Stopped after epoch 1; --resume goes on from '.*epoch_0001_step_000000"):
+    with pytest.raises(SystemExit, match=r"Stopped after epoch 1; --resume continues from '.*epoch_0001_step_000000"):
         train(tmp_path / "run", callbacks=[Ask()])
 
 
@@ -221,7 +231,7 @@ def test_two_runs_at_once_in_a_folder_are_refused(tmp_path):
 
 
 @pytest.mark.backend_independent
-def test_goes_on_only_with_what_it_began_with(tmp_path):
+def test_resumes_only_with_what_it_began_with(tmp_path):
     recipe = replace(RECIPE, epochs=1)
     run = train(tmp_path / "run", recipe)
     assert run.metrics["start"] == {
@@ -268,15 +278,14 @@ def test_tells_what_it_trains_and_where_it_is(tmp_path, capsys):
 @pytest.mark.backend_independent
 def test_the_time_left_is_that_of_the_whole_run():
     """Six of twelve batches were done before, and two more have taken ten seconds."""
-    checkpoints = Checkpoints("", {}, start=Position(1, 2))
     shown = io.StringIO()
-    progress = Progress(images=40, batches=4, epochs=3, checkpoints=checkpoints, stream=shown)
+    progress = Progress(images=40, batches=4, epochs=3, start=Position(1, 2), stream=shown)
     progress.set_params({"epochs": 2, "steps": 2})
     progress.on_train_begin()
     progress.on_epoch_begin(1)
     progress.start -= 10
-    progress.on_train_batch_end(0)
-    progress.on_train_batch_end(1)
+    progress.on_train_batch_begin(0)
+    progress.on_train_batch_begin(1)
     progress.on_epoch_end(1, {})
     assert shown.getvalue().startswith("epoch 2/3  ")
     assert shown.getvalue().endswith("0:20 left\n")  # four batches at five seconds
@@ -287,7 +296,7 @@ def test_a_finished_run_is_only_evaluated_again(unbroken, tmp_path):
     recipe = replace(RECIPE, epochs=1, ema=0.5)
     first = train(tmp_path / "run", recipe)
     again = train(tmp_path / "run", recipe, resume=True)
-    assert again.metrics["test_loss"] == pytest.approx(first.metrics["test_loss"], rel=1e-5)
+    assert again.metrics["loss"] == pytest.approx(first.metrics["loss"], rel=1e-5)
     assert len(again.history) == 1
 
 
@@ -298,16 +307,65 @@ def test_a_loss_that_is_not_a_number_stops_the_run_and_spoils_nothing(tmp_path):
                 weight = self.model.trainable_variables[0]
                 weight.assign(np.full(weight.shape, np.nan, "float32"))
 
-    message = r"The loss became nan in epoch 2 at step 1; the last good weights are in 'epoch_0001_step_000000.npz'"
+    message = r"The loss became nan in epoch 2 by step 1; the last good weights are in 'epoch_0001_step_000000.npz'"
     with pytest.raises(FloatingPointError, match=message):
         train(tmp_path / "run", callbacks=[Spoil()])
     kept = last_checkpoint(tmp_path / "run" / "checkpoints")
-    assert all(np.isfinite(value).all() for value in kept.values["model"])
+    assert all(np.isfinite(value).all() for value in kept.values["model"].values())
+
+
+@pytest.mark.backend_independent
+def test_a_loss_is_looked_at_every_few_batches_and_before_a_checkpoint(tmp_path):
+    class Spoil(keras.callbacks.Callback):
+        def on_train_batch_begin(self, batch, logs=None):
+            if batch == 2:
+                weight = self.model.trainable_variables[0]
+                weight.assign(np.full(weight.shape, np.nan, "float32"))
+
+    recipe = replace(RECIPE, batch_size=1, epochs=1)
+    for count, minutes, step in ((CHECK_EVERY + 9, 15, CHECK_EVERY + 1), (9, 15, "its last step"), (9, 1e-9, 3)):
+        told = f"nan in epoch 1 by .*{step}; "
+        with pytest.raises(FloatingPointError, match=told):
+            train(tmp_path, recipe, train_images=images(count), checkpoint_minutes=minutes, callbacks=[Spoil()])
+        kept = last_checkpoint(tmp_path / "checkpoints")
+        assert kept is None or all(np.isfinite(value).all() for value in kept.values["model"].values())
+        shutil.rmtree(tmp_path / "checkpoints", ignore_errors=True)
+
+
+@pytest.mark.backend_independent
+def test_no_callback_has_the_host_wait_for_the_device_at_each_step(tmp_path, monkeypatch):
+    lists = []
+    configure = CallbackList._configure_async_dispatch
+    monkeypatch.setattr(
+        CallbackList, "_configure_async_dispatch", lambda self, each: (lists.append(self), configure(self, each))
+    )
+    shown = io.StringIO()
+    shown.isatty = lambda: True
+    monkeypatch.setattr(sys, "stderr", shown)
+    train(tmp_path / "run", replace(RECIPE, ema=0.9, epochs=1), verbose=1)
+    callbacks = {type(callback).__name__ for callback in lists[0].callbacks}
+    assert {"Checkpoints", "KeepBest", "HistoryWriter", "Progress", "StopAtNonFiniteLoss"} <= callbacks
+    alone = CallbackList([])  # TensorFlow reads the loss at each step, whatever the callbacks are
+    assert (lists[0]._async_train, lists[0]._async_test) == (alone._async_train, alone._async_test)
+    assert re.search(r"epoch 1/1  1/3 batches  .*loss \d\.\d{4}", shown.getvalue())
+
+
+def test_a_run_of_version_0_1_resumes(tmp_path):
+    """Its checkpoints name no variables; TensorFlow wrote them, and the curve that an unbroken run gave there."""
+    old = ROOT / "tests" / "files_of_0_1" / "run"
+    shutil.copytree(old, tmp_path / "run")
+    run = train(tmp_path / "run", resume=True)
+    expected = read_history(old / "expected_history.csv")
+    assert len(run.history) == len(expected) == 4
+    close = 1e-4 if keras.backend.backend() == "tensorflow" else 1e-2
+    for row, other in zip(run.history, expected, strict=True):
+        for name in ("epoch", "loss", "val_loss", "learning_rate"):
+            assert row[name] == pytest.approx(other[name], rel=close, abs=close), (name, row["epoch"])
 
 
 @pytest.mark.backend_independent
 @pytest.mark.parametrize("bytes_of_a_file", [2_000, 20_000])
-def test_a_disk_that_is_full_ends_the_run_with_a_sentence_and_it_goes_on(bytes_of_a_file, unbroken, tmp_path):
+def test_a_disk_that_is_full_ends_the_run_with_a_sentence_and_it_resumes(bytes_of_a_file, unbroken, tmp_path):
     """The best network cannot be written, and then the checkpoint; a limit on files stands for the disk."""
     resource = pytest.importorskip("resource")
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -336,8 +394,8 @@ def test_averaged_weights_are_what_is_evaluated_and_kept(tmp_path):
     np.testing.assert_allclose(average, followed[-1], rtol=1e-5, atol=1e-6)
     best = load_trained(tmp_path / "run" / "best.keras")
     np.testing.assert_allclose(keras.ops.convert_to_numpy(best.trainable_variables[0]), average, rtol=1e-5, atol=1e-6)
-    assert run.history[0]["val_loss"] == pytest.approx(run.metrics["test_loss"], rel=1e-5)
-    raw = last_checkpoint(tmp_path / "run" / "checkpoints").values["model"][0]
+    assert run.history[0]["val_loss"] == pytest.approx(run.metrics["loss"], rel=1e-5)
+    raw = last_checkpoint(tmp_path / "run" / "checkpoints").values["model"]["patch_embed/convolution/kernel"]
     assert np.abs(raw - average).max() > 1e-5
 
 
@@ -387,7 +445,7 @@ def test_starts_from_weights_with_a_new_head_and_frozen_blocks(unbroken, tmp_pat
 
 
 def test_refuses_what_it_cannot_carry_out(unbroken, tmp_path):
-    with pytest.raises(ValueError, match=r"holds a run already; resume=True"):
+    with pytest.raises(ValueError, match=r"holds a run already; .*resume=True"):
         train(unbroken.directory)
     with pytest.raises(ValueError, match=r"began with .*learning_rate=0.02; resume it with the same recipe"):
         train(unbroken.directory, replace(RECIPE, learning_rate=0.5), resume=True)

@@ -1,4 +1,4 @@
-"""Checkpoints are whole or not there, and a damaged one is told and passed over."""
+"""Checkpoints are whole or not there, and a damaged one is named and skipped."""
 
 import errno
 
@@ -28,6 +28,9 @@ def test_restores_model_and_optimizer_to_the_bit(model, tmp_path, rng):
     model.fit(rng.normal(size=(8, 4)), rng.normal(size=(8, 3)), verbose=0)
     checkpoint = last_checkpoint(tmp_path)
     assert (checkpoint.position, checkpoint.notes) == (Position(2, 5), {"best": 0.5})
+    assert checkpoint.versions["keras"] == keras.__version__
+    assert {*checkpoint.versions} == {"keras_mixers", "keras", keras.backend.backend()}
+    assert list(checkpoint.values["model"]) == sorted(variable.path for variable in model.variables)
     checkpoint.restore(model)
     for value, other in zip(values(model), expected, strict=True):
         np.testing.assert_array_equal(value, other)
@@ -87,6 +90,6 @@ def test_refuses_another_model(model, tmp_path):
     other = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
     other.compile("adam", "mse")
     with pytest.raises(
-        ValueError, match=r"is of another model: it has 6 variables, .* and this one 2; resume with the recipe"
+        ValueError, match=r"is of another model: it has 6 variables and this one 2, .* resume with the recipe"
     ):
         last_checkpoint(tmp_path).restore(other)

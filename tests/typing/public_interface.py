@@ -18,7 +18,8 @@ def uses() -> None:
     images = data.load_folder("photos")
     assert_type(images, data.Images)
     assert_type(data.load_folders("photos"), dict[str, data.Images])
-    data.train_batches(images, 32, 224, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25), augmentation=data.Augmentation())
+    spec = models.ImageSpec(224, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
+    data.train_batches(images, 32, spec, augmentation=data.Augmentation())
 
     recipe = training.get_recipe("cifar10_smoke")
     assert_type(recipe, training.Recipe)

@@ -1,12 +1,11 @@
 """The curves of a run, as a figure."""
 
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import keras
-
-from keras_mixers.visualize.style import BLUE, GREEN, VERMILION, new_figure, saved
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -16,6 +15,8 @@ PANELS = {
     "loss": ("cross-entropy in nats", 1),
     "learning_rate": ("learning rate after the epoch", 1),
 }
+# Of Okabe and Ito's colours, which colour-blind readers tell apart.
+BLUE, GREEN, VERMILION = "#0072B2", "#009E73", "#D55E00"
 
 
 def training_curves(
@@ -48,9 +49,14 @@ def training_curves(
         raise ValueError(
             f"history must have a row for each epoch with {', '.join(PANELS)}, or some of these, got {history!r}."
         )
-    figure = new_figure(4 * len(shown), 3.6, title)
+    if find_spec("matplotlib") is None:
+        raise ImportError('Figures need matplotlib: pip install "keras-mixers[visualize]"')
+    from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
+    figure = Figure(figsize=(4 * len(shown), 3.6), layout="constrained")
+    if title:
+        figure.suptitle(title)
     for name, axes in zip(shown, figure.subplots(1, len(shown), squeeze=False)[0], strict=True):
         label, scale = PANELS[name]
         epochs = [row["epoch"] for row in history]
@@ -64,4 +70,6 @@ def training_curves(
         axes.grid(alpha=0.3)
         if f"val_{name}" in history[0]:
             axes.legend()
-    return saved(figure, save)
+    if save is not None:
+        figure.savefig(save, dpi=150)
+    return figure

@@ -1,6 +1,6 @@
 """How far networks are from their PyTorch counterparts with the same weights.
 
-`python tests/agreement_with_pytorch.py` measures all networks on all backends and writes docs/agreement.md.
+`python docs/scripts/agreement_with_pytorch.py` measures all networks on all backends and writes docs/agreement.md.
 """
 
 import json
@@ -11,7 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-PAGE = Path(__file__).parents[1] / "docs" / "agreement.md"
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "agreement.md"
 BACKENDS = ("jax", "tensorflow", "torch")
 DATA_FORMATS = ("channels_last", "channels_first")
 SIZES = ((224, 224), (160, 192))  # the second fills neither patches of 7 nor of 14 pixels
@@ -38,7 +39,7 @@ INTRODUCTION = """# Agreement with PyTorch
 The largest difference between the outputs of our networks and of PyTorch networks with the same weights, relative to
 the largest output: features before the mean / logits, over images of {sizes} pixels, in float32 on a
 CPU. Tests allow {tolerance:.0e}. The PyTorch networks are written from the papers' equations, with random weights and
-norms (`tests/torch_networks.py`). This page is what `python tests/agreement_with_pytorch.py` writes; here with
+norms (`tests/torch_networks.py`). This page is what `python docs/scripts/agreement_with_pytorch.py` writes; here with
 {versions}.
 """
 
@@ -46,6 +47,8 @@ norms (`tests/torch_networks.py`). This page is what `python tests/agreement_wit
 def differences(name, sizes=SIZES):
     """Give the largest relative difference of (features, logits) from PyTorch's, over images, by data format."""
     import torch
+
+    sys.path.append(str(ROOT / "tests"))
     import torch_networks
 
     import keras_mixers
@@ -87,6 +90,7 @@ def relative(found, expected):
 
 
 def versions():
+    """Give the versions that were measured."""
     import keras
     import torch
 
@@ -112,6 +116,7 @@ def page(measured):
 
 
 def main():
+    """Measure on all backends and write the page, or on this one and print."""
     if "--this-backend" in sys.argv:
         print(json.dumps({"versions": versions(), "found": {name: differences(name) for name in NETWORKS}}))
         return

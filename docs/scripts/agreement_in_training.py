@@ -1,9 +1,9 @@
 """Whole runs against hand-written PyTorch: the same images, schedule and steps, seven seeds each.
 
-    python tests/agreement_in_training.py --data-dir ~/tensorflow_datasets
+    python docs/scripts/agreement_in_training.py --data-dir ~/tensorflow_datasets
 
 trains `cifar10_smoke` for four epochs, on every backend and in PyTorch, and writes
-docs/results/agreement_in_training.csv: half an hour on two cores. Runs that the table has already are passed over.
+docs/results/agreement_in_training.csv: half an hour on two cores. Runs that the table has already are skipped.
 The weights are drawn by each library, so accuracies differ as those of seeds do: their means are to agree within one
 standard deviation.
 """
@@ -19,7 +19,8 @@ from pathlib import Path
 
 import numpy as np
 
-TABLE = Path(__file__).parents[1] / "docs" / "results" / "agreement_in_training.csv"
+ROOT = Path(__file__).parents[2]
+TABLE = ROOT / "docs" / "results" / "agreement_in_training.csv"
 COLUMNS = ("implementation", "seed", "top1", "loss", "machine")
 IMPLEMENTATIONS = ("hand-written PyTorch", "jax", "tensorflow", "torch")
 SEEDS = range(7)
@@ -27,6 +28,7 @@ EPOCHS = 4
 
 
 def train_ours(seed, data_dir):
+    """Train as users do."""
     from keras_mixers.training import fit, get_recipe
 
     with tempfile.TemporaryDirectory() as directory:
@@ -36,12 +38,14 @@ def train_ours(seed, data_dir):
             data_dir=data_dir,
             verbose=0,
         )
-        return run.metrics["test_accuracy"], run.history[-1]["loss"]
+        return run.metrics["top1"], run.history[-1]["loss"]
 
 
 def train_by_hand(seed, data_dir):
     """Train as the authors' own programs do: plain PyTorch, the learning rate set by hand at each step."""
     import torch
+
+    sys.path.append(str(ROOT / "tests"))
     import torch_networks
 
     from keras_mixers import get_preset
@@ -53,7 +57,6 @@ def train_by_hand(seed, data_dir):
     torch.manual_seed(seed)
     arguments = {**get_preset(recipe.model).arguments, **recipe.model_arguments}
     network = torch_networks.counterpart("SplitMixerI", arguments, "splitmixer").to(memory_format=torch.channels_last)
-    pixels = {"mean": recipe.pixels.mean, "std": recipe.pixels.std}
     images, test_images = (
         load_tfds("cifar10", split, data_dir, limit=limit)
         for split, limit in (("train", recipe.limit_train), ("test", recipe.limit_test))
@@ -62,7 +65,7 @@ def train_by_hand(seed, data_dir):
     in_epoch = -(-images.count // 128)
     losses = []
     batches = train_batches(
-        images, 128, 32, augmentation=recipe.augmentation, seed=seed, epochs=range(recipe.epochs), **pixels
+        images, 128, recipe.pixels, augmentation=recipe.augmentation, seed=seed, epochs=range(recipe.epochs)
     )
     network.train()
     for step, (x, y) in enumerate(batches.as_numpy_iterator()):
@@ -78,13 +81,14 @@ def train_by_hand(seed, data_dir):
     network.eval()
     right = 0
     with torch.no_grad():
-        for x, y in eval_batches(test_images, 500, 32, **pixels).as_numpy_iterator():
+        for x, y in eval_batches(test_images, 500, recipe.pixels).as_numpy_iterator():
             right += int((network(to_torch(x)).argmax(1).numpy() == y.argmax(1)).sum())
     values, counts = zip(*losses[-in_epoch:], strict=True)
     return right / test_images.count, float(np.average(values, weights=counts))
 
 
 def to_torch(x):
+    """Move a batch to PyTorch, channels first, in the layout that is fastest."""
     import torch
 
     return torch.from_numpy(np.moveaxis(x, -1, 1).copy()).to(memory_format=torch.channels_last)
@@ -97,6 +101,7 @@ def read():
 
 
 def main():
+    """Carry out the runs whose rows are missing."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-dir")
     parser.add_argument("--one", nargs=2, metavar=("IMPLEMENTATION", "SEED"), help="only this run, as a row")

@@ -1,0 +1,293 @@
+"""The contract: what every backend computes, written in `keras.ops`.
+
+These functions serve any backend or device that has nothing better, and tests compare the backends' own with them.
+"""
+
+import contextlib
+import contextvars
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+from keras import ops
+
+__all__ = [
+    "FASTEST_DEPTHWISE",
+    "adamw",
+    "add_bias",
+    "assume_device",
+    "batch_norm",
+    "clip_whole_batch",
+    "compiled",
+    "depthwise_native",
+    "depthwise_shifted",
+    "device",
+    "gpu_name",
+    "join",
+    "keep_memory",
+    "mix_spans",
+    "patch_conv",
+    "peak_memory",
+    "pointwise_conv",
+    "post_norm",
+    "split",
+    "value_and_gradients",
+    "wait_for",
+    "xla_is_fast",
+]
+
+Span = tuple[int, int]
+
+# Device.
+
+_assumed = contextvars.ContextVar("assumed_device", default=None)
+
+
+@contextlib.contextmanager
+def assume_device(kind: str) -> Iterator[None]:
+    """Makes `device()` return `kind`: what is traced inside is meant for another machine.
+
+    Example:
+        >>> from keras_mixers import backends
+        >>> with assume_device("gpu"):
+        ...     backends.device()
+        'gpu'
+    """
+    token = _assumed.set(kind)
+    try:
+        yield
+    finally:
+        _assumed.reset(token)
+
+
+def assumed_device() -> str | None:
+    """Returns the device that `assume_device` names, None outside of it."""
+    return _assumed.get()
+
+
+def device() -> str:
+    """Returns the kind of device that the backend computes on: `"cpu"`, `"gpu"`, `"tpu"` or another that it names."""
+    return assumed_device() or "cpu"
+
+
+def gpu_name() -> str:
+    """Returns the name of the accelerator that the backend computes on, "" on a CPU."""
+    return "" if device() == "cpu" else device()
+
+
+# Convolutions.
+
+
+def add_bias(x: Any, bias: Any, data_format: str) -> Any:
+    """Adds `bias`, one number per channel, to `x` of rank 4.
+
+    With channels first the bias is the first summand: Keras on TensorFlow treats a second summand as long as the last
+    axis as a bias of channels last, and would add it along the width of an image as wide as there are channels. With
+    channels last it is such a bias, which TensorFlow adds within the convolution.
+    """
+    if data_format == "channels_last":
+        return ops.add(x, bias)
+    return ops.add(ops.reshape(bias, (-1, 1, 1)), x)
+
+
+def patch_conv(x: Any, kernel: Any, bias: Any, stride: Sequence[int], padding: str, data_format: str) -> Any:
+    """Convolves images with a kernel (height, width, input channels, output channels)."""
+    y = ops.conv(x, kernel, strides=list(stride), padding=padding, data_format=data_format)
+    return add_bias(y, bias, data_format)
+
+
+# The faster of "native" and "shifted" per device; "native" for a device that is not listed. Measured by
+# `python docs/scripts/depthwise.py` on two cores: float32, (64, 16, 16, 256), milliseconds alone and with
+# both gradients.
+#
+#                      1 x 5         5 x 1         5 x 5         7 x 7
+# jax, native          144.1 / 402   139.4 / 632   235.6 / 887   602.6 / 2050
+# jax, shifted         7.1 / 26      6.0 / 27      13.2 / 44     20.8 / 91
+# tensorflow, native   3.9 / 15      4.5 / 12      4.8 / 28      6.1 / 56
+# tensorflow, shifted  20.8 / 233    22.2 / 248    92.2 / 954    171.0 / 2216
+# torch, native        2.3 / 11      3.9 / 8       3.7 / 31      5.3 / 44
+# torch, shifted       16.6 / 73     18.8 / 63     55.7 / 360    95.0 / 608
+FASTEST_DEPTHWISE: dict[str, str] = {}
+
+
+def depthwise_native(x: Any, kernel: Any, data_format: str, bias: Any = None) -> Any:
+    """Convolves each channel with its own kernel (height, width, channels, 1), "same", by the backend's operation."""
+    y = ops.depthwise_conv(x, kernel, padding="same", data_format=data_format)
+    return y if bias is None else add_bias(y, bias, data_format)
+
+
+def depthwise_shifted(x: Any, kernel: Any, data_format: str, bias: Any = None) -> Any:
+    """Computes `depthwise_native` as a sum of shifted images, one for each number of the kernel."""
+    return shifted(_shifted_products, x, kernel, data_format, bias)
+
+
+def shifted(products: Callable[[Any, Any], Any], x: Any, kernel: Any, data_format: str, bias: Any) -> Any:
+    """Calls `products` with channels-last images and a kernel (height, width, channels), and adds the bias."""
+    x, kernel = ops.convert_to_tensor(x), ops.convert_to_tensor(kernel)
+    if data_format == "channels_first":
+        y = ops.moveaxis(products(ops.moveaxis(x, 1, -1), kernel[..., 0]), -1, 1)
+    else:
+        y = products(x, kernel[..., 0])
+    return y if bias is None else add_bias(y, bias, data_format)
+
+
+def _shifted_products(x: Any, kernel: Any) -> Any:
+    (rows, columns), (height, width) = kernel.shape[:2], ops.shape(x)[1:3]
+    padded = ops.pad(x, [(0, 0), ((rows - 1) // 2, rows // 2), ((columns - 1) // 2, columns // 2), (0, 0)])
+    return sum(padded[:, i : i + height, j : j + width] * kernel[i, j] for i in range(rows) for j in range(columns))
+
+
+def xla_is_fast() -> bool:
+    """Returns whether XLA should compile a network with depthwise convolutions on this device."""
+    return True
+
+
+def pointwise_conv(x: Any, kernel: Any, bias: Any, data_format: str) -> Any:
+    """Multiplies the channels of `x` with a kernel (input channels, output channels): a 1 × 1 convolution."""
+    if data_format == "channels_first":
+        return add_bias(ops.einsum("bihw,io->bohw", x, kernel), bias, data_format)
+    # As one matrix: TensorFlow's gradient of a product with more axes takes three times as long.
+    *positions, channels = ops.shape(x)
+    y = ops.add(ops.matmul(ops.reshape(x, (-1, channels)), kernel), bias)
+    return ops.reshape(y, (*positions, kernel.shape[-1]))
+
+
+# Spans of channels.
+
+
+def split(x: Any, positions: Sequence[int], axis: int) -> list[Any]:
+    """Cuts `x` at `positions` with `ops.split`: slices become gathers on JAX, which LiteRT's converter rejects."""
+    return list(ops.split(x, positions, axis=axis)) if positions else [x]
+
+
+def join(parts: Sequence[Any], axis: int) -> Any:
+    """Concatenates what `split` cut."""
+    return ops.concatenate(parts, axis=axis) if len(parts) > 1 else parts[0]
+
+
+def mix_spans(parts: dict[Span, Any], convolutions: dict[Span, Any], axis: int) -> Any:
+    """Convolves some spans of the channels and joins them with the others.
+
+    Args:
+        parts: the feature maps of each span (start, stop), in order and without gaps.
+        convolutions: the `PointwiseConvolution` of each span that is convolved.
+        axis: that of the channels.
+    """
+    return join([convolutions[span](part) if span in convolutions else part for span, part in parts.items()], axis)
+
+
+# Activation and norm.
+
+
+def batch_norm(
+    x: Any, mean: Any, variance: Any, gamma: Any, beta: Any, axis: int, epsilon: float, training: bool
+) -> tuple[Any, Any, Any]:
+    """Normalises each channel: `gamma * (x - mean) / sqrt(variance + epsilon) + beta`.
+
+    Args:
+        x: feature maps of rank 4.
+        mean: mean of each channel; in training that of the batch takes its place.
+        variance: variance of each channel; likewise.
+        gamma: scale of each channel.
+        beta: offset of each channel.
+        axis: that of the channels.
+        epsilon: a small number that is added to the variance.
+        training: whether the batch's own statistics are used.
+
+    Returns:
+        The normalised feature maps, and the mean and the biased variance by which they were normalised.
+    """
+    wide = ops.cast(x, keras.backend.result_type(x.dtype, "float32"))
+    mean, variance, gamma, beta = (ops.cast(value, wide.dtype) for value in (mean, variance, gamma, beta))
+    if training:
+        mean, variance = ops.moments(wide, axes=[other for other in range(4) if other != axis % 4])
+    y = ops.batch_normalization(wide, mean, variance, axis, offset=beta, scale=gamma, epsilon=epsilon)
+    return ops.cast(y, x.dtype), mean, variance
+
+
+def is_scale_and_shift(norm: keras.layers.Layer | None, training: bool | None) -> bool:
+    """Returns whether `norm` is a batch norm in inference: `scale * x + shift`, in float32 along the last axis."""
+    return (
+        isinstance(norm, keras.layers.BatchNormalization)
+        and norm.axis == -1
+        and norm.variable_dtype == "float32"
+        and not (training and norm.trainable)
+    )
+
+
+def post_norm(
+    x: Any, activation: Callable, norm: keras.layers.Layer | None, training: bool | None, residual: Any = None
+) -> Any:
+    """Computes `norm(activation(x)) + residual`, and may overwrite x."""
+    x = activation(x)
+    x = x if norm is None else norm(x, training=training)
+    return x if residual is None else ops.add(x, residual)
+
+
+# Functions as a whole.
+
+
+def compiled(function: Callable) -> Callable:
+    """Returns `function` as the backend runs it within a model, without gradients."""
+    return function
+
+
+def value_and_gradients(function: Callable, inputs: Sequence[Any], upstream: Any = 1.0) -> tuple[Any, list[Any]]:
+    """Returns the value of `function(*inputs)` and the gradients of `sum(upstream * value)` for each input.
+
+    Args:
+        function: takes tensors and returns one.
+        inputs: arrays or tensors of floats.
+        upstream: of the shape of the value.
+
+    Raises:
+        NotImplementedError: if the backend has no gradients.
+
+    Example:
+        >>> from keras_mixers import backends
+        >>> value, (gradient,) = backends.value_and_gradients(lambda x: x * x, [3.0])
+        >>> float(value), float(gradient)
+        (9.0, 6.0)
+    """
+    raise NotImplementedError(
+        f"The backend {keras.backend.backend()!r} has no gradients; set KERAS_BACKEND to jax, tensorflow or torch."
+    )
+
+
+def wait_for(variables: Sequence[keras.Variable]) -> None:
+    """Returns when everything that was begun is computed; `variables` are those of a model."""
+    ops.convert_to_numpy(variables[-1])
+
+
+# Memory.
+
+
+def keep_memory() -> bool:
+    """Keeps freed memory in this process where that is faster; returns whether that was done."""
+    return False
+
+
+def peak_memory() -> int:
+    """Returns the most bytes that this process had in the memory of its device."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        # Unlike ru_maxrss, which on Linux begins with the memory of the process that started this one.
+        (line,) = [line for line in status.read_text().splitlines() if line.startswith("VmHWM:")]
+        return int(line.split()[1]) * 1024
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS
+
+
+# Optimiser.
+
+
+def adamw() -> type[keras.optimizers.Optimizer]:
+    """Returns the class of Keras's AdamW."""
+    return keras.optimizers.AdamW
+
+
+def clip_whole_batch(clip: Callable[[list[Any]], list[Any]], gradients: list[Any]) -> list[Any]:
+    """Applies `clip` to the gradients of the whole batch, also where each device has those of its part."""
+    return clip(gradients)

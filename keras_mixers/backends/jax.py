@@ -1,0 +1,139 @@
+"""What JAX computes differently: depthwise convolutions on CPUs, where XLA has no fast one, and GELU."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import keras
+from jax import lax
+from jax import numpy as jnp
+from keras import ops
+
+from keras_mixers.backends import contract
+
+__all__ = [
+    "FASTEST_DEPTHWISE",
+    "compiled",
+    "depthwise_shifted",
+    "device",
+    "gpu_name",
+    "peak_memory",
+    "post_norm",
+    "value_and_gradients",
+    "wait_for",
+]
+
+FASTEST_DEPTHWISE = {"cpu": "shifted"}
+
+
+def device() -> str:
+    return contract.assumed_device() or jax.default_backend()
+
+
+def gpu_name() -> str:
+    return "" if device() == "cpu" else jax.local_devices()[0].device_kind
+
+
+def peak_memory() -> int:
+    statistics = None if device() == "cpu" else jax.local_devices()[0].memory_stats()
+    return statistics["peak_bytes_in_use"] if statistics else contract.peak_memory()
+
+
+def wait_for(variables: Sequence[keras.Variable]) -> None:
+    jax.block_until_ready([variable.value for variable in variables])
+
+
+def compiled(function: Callable) -> Callable:
+    return jax.jit(function)
+
+
+def value_and_gradients(function: Callable, inputs: Sequence[Any], upstream: Any = 1.0) -> tuple[Any, list[Any]]:
+    def both(inputs, upstream):
+        value, pull_back = jax.vjp(function, *inputs)
+        return value, list(pull_back(jnp.asarray(upstream, value.dtype)))
+
+    return jax.jit(both)([jnp.asarray(value) for value in inputs], upstream)
+
+
+def gelu(x: Any) -> Any:
+    """`x / 2 * (1 + erf(x / sqrt(2)))`: Keras's on JAX is x / 2 * erfc(-x / sqrt(2)), which takes XLA longer."""
+    half, slope = (ops.cast(value, x.dtype) for value in (0.5, 0.5**0.5))
+    return half * x * (1 + ops.erf(slope * x))
+
+
+def post_norm(
+    x: Any, activation: Callable, norm: keras.layers.Layer | None, training: bool | None, residual: Any = None
+) -> Any:
+    activation = gelu if activation is keras.activations.gelu else activation
+    return contract.post_norm(x, activation, norm, training, residual)
+
+
+def depthwise_shifted(x: Any, kernel: Any, data_format: str, bias: Any = None) -> Any:
+    return contract.shifted(shifted_products, x, kernel, data_format, bias)
+
+
+@jax.custom_vjp
+def shifted_products(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Returns the depthwise convolution of x (batch, height, width, channels), "same", with (rows, columns, channels).
+
+    In mixed precision the products are summed in float32.
+    """
+    return _sum_of_products(_padded(x, _same(kernel)), kernel)
+
+
+def _forward(x, kernel):
+    return shifted_products(x, kernel), (x, kernel)
+
+
+def _backward(saved, gradient):
+    x, kernel = saved
+    rows, columns, channels = kernel.shape
+    # For the image it is the convolution of the gradient with the kernel turned around.
+    turned = [(after, before) for before, after in _same(kernel)]
+    for_x = _sum_of_products(_padded(gradient, turned), kernel[::-1, ::-1])
+
+    # For the kernel, each position of the image adds its gradient times its surroundings. XLA sums this in a loop three
+    # times faster than it reduces the product of two images once for each number of the kernel.
+    padded = _padded(x, _same(kernel))
+    batch, height, width, _ = x.shape
+
+    def add_position(position, total):
+        i, j = position // width, position % width
+        around = lax.dynamic_slice(padded, (0, i, j, 0), (batch, rows, columns, channels))
+        here = lax.dynamic_slice(gradient, (0, i, j, 0), (batch, 1, 1, channels))
+        return total + around.astype("float32") * here.astype("float32")
+
+    total = lax.fori_loop(0, height * width, add_position, jnp.zeros((batch, rows, columns, channels), "float32"))
+    return for_x, total.sum(0).astype(kernel.dtype)
+
+
+shifted_products.defvjp(_forward, _backward)
+
+
+def _same(kernel):
+    """The zeros before and after height and width with which an image keeps its size."""
+    return [((size - 1) // 2, size // 2) for size in kernel.shape[:2]]
+
+
+def _padded(x, padding):
+    return jnp.pad(x, [(0, 0), *padding, (0, 0)])
+
+
+def _sum_of_products(padded, kernel):
+    """Sums the products of a padded image that lies in memory.
+
+    XLA would otherwise fuse the padding and what comes before it, such as a GELU, into each of the products, and
+    compute it once per product. The branches are identical on purpose: `cond` makes XLA materialise its operands.
+    """
+    return lax.cond(kernel[0, 0, 0] > 0, _add_products, lambda *operands: _add_products(*operands), padded, kernel)
+
+
+def _add_products(padded, kernel):
+    height, width = (padded.shape[axis] - kernel.shape[axis - 1] + 1 for axis in (1, 2))
+    total = 0.0
+    for i in range(kernel.shape[0]):
+        rows = lax.slice_in_dim(padded, i, i + height, axis=1)
+        for j in range(kernel.shape[1]):
+            shifted = lax.slice_in_dim(rows, j, j + width, axis=2)
+            total = total + shifted.astype("float32") * kernel[i, j].astype("float32")
+    return total.astype(padded.dtype)

@@ -1,0 +1,141 @@
+"""What TensorFlow computes differently: GELU on CPUs, batch norms, and clipping across replicas."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+from keras import ops
+
+from keras_mixers.backends import contract
+
+__all__ = [
+    "batch_norm",
+    "clip_whole_batch",
+    "compiled",
+    "device",
+    "gpu_name",
+    "peak_memory",
+    "post_norm",
+    "value_and_gradients",
+    "xla_is_fast",
+]
+
+
+def device() -> str:
+    found = (kind.lower() for kind in ("GPU", "TPU") if tf.config.list_logical_devices(kind))
+    return contract.assumed_device() or next(found, "cpu")
+
+
+def gpu_name() -> str:
+    if (kind := device()) != "gpu":
+        return "" if kind == "cpu" else kind
+    gpu = tf.config.list_physical_devices("GPU")[0]
+    return tf.config.experimental.get_device_details(gpu).get("device_name", "GPU")
+
+
+def peak_memory() -> int:
+    if device() != "gpu":
+        return contract.peak_memory()
+    return tf.config.experimental.get_memory_info("GPU:0")["peak"]
+
+
+def xla_is_fast() -> bool:
+    """XLA computes a depthwise convolution on a CPU about five times slower than TensorFlow's own kernel does."""
+    return device() != "cpu"
+
+
+def compiled(function: Callable) -> Callable:
+    return tf.function(function)
+
+
+def value_and_gradients(function: Callable, inputs: Sequence[Any], upstream: Any = 1.0) -> tuple[Any, list[Any]]:
+    inputs = [tf.convert_to_tensor(value) for value in inputs]
+    with tf.GradientTape() as tape:
+        tape.watch(inputs)
+        value = function(*inputs)
+    return value, tape.gradient(value, inputs, tf.cast(upstream, value.dtype))
+
+
+# GELU: TensorFlow's own goes over the memory once for each of its five operations; XLA makes one loop of them, and
+# another of the gradient. Exports hold the operations themselves: LiteRT's converter finds its GELU in them.
+
+
+def _wide(x):
+    """Half precision is computed in float32, which costs no memory traffic inside XLA's fused loop."""
+    return x if x.dtype == tf.float64 else tf.cast(x, "float32")
+
+
+@tf.function(jit_compile=True)
+def _gelu(x):
+    wide = _wide(x)
+    return tf.cast(0.5 * wide * (1 + tf.math.erf(0.5**0.5 * wide)), x.dtype)
+
+
+@tf.function(jit_compile=True)
+def _gelu_gradient(x, gradient):
+    wide = _wide(x)
+    slope = 0.5 * (1 + tf.math.erf(0.5**0.5 * wide)) + wide * tf.exp(-0.5 * wide * wide) / math.sqrt(2 * math.pi)
+    return tf.cast(slope * tf.cast(gradient, wide.dtype), x.dtype)
+
+
+@tf.custom_gradient
+def gelu(x: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], Any]]:
+    """Returns `x / 2 * (1 + erf(x / sqrt(2)))`, compiled by XLA."""
+    return _gelu(x), lambda gradient: _gelu_gradient(x, gradient)
+
+
+@tf.function(jit_compile=True)
+def _gelu_norm_and_residual(x, scale, shift, residual):
+    """Returns `scale * gelu(x) + shift + residual` in one pass: a GELU, a batch norm in inference and a sum."""
+    wide = _wide(x)
+    z = tf.cast(scale * (0.5 * wide * (1 + tf.math.erf(0.5**0.5 * wide))) + shift, x.dtype)
+    return z if residual is None else z + residual
+
+
+def post_norm(
+    x: Any, activation: Callable, norm: keras.layers.Layer | None, training: bool | None, residual: Any = None
+) -> Any:
+    if activation is keras.activations.gelu and device() == "cpu":
+        if contract.is_scale_and_shift(norm, training):
+            scale = ops.multiply(norm.gamma, ops.rsqrt(ops.add(norm.moving_variance, norm.epsilon)))
+            shift = ops.subtract(norm.beta, ops.multiply(norm.moving_mean, scale))
+            return _gelu_norm_and_residual(x, scale, shift, residual)
+        activation = gelu
+    return contract.post_norm(x, activation, norm, training, residual)
+
+
+def batch_norm(
+    x: Any, mean: Any, variance: Any, gamma: Any, beta: Any, axis: int, epsilon: float, training: bool
+) -> tuple[Any, Any, Any]:
+    """In one pass; the contract's means, differences and products go over the memory once each."""
+    if axis != -1 or gamma.dtype != "float32":
+        return contract.batch_norm(x, mean, variance, gamma, beta, axis, epsilon, training)
+    if training and tf.distribute.get_strategy().num_replicas_in_sync > 1:
+        wide = tf.cast(x, "float32")
+        mean, variance = ops.moments(wide, axes=(0, 1, 2), synchronized=True)
+        return tf.cast(tf.nn.batch_normalization(wide, mean, variance, beta, gamma, epsilon), x.dtype), mean, variance
+    y, batch_mean, batch_variance, *_ = tf.raw_ops.FusedBatchNormV3(
+        x=x,
+        scale=gamma,
+        offset=beta,
+        mean=[] if training else mean,
+        variance=[] if training else variance,
+        epsilon=epsilon,
+        is_training=training,
+    )
+    if not training:
+        return y, mean, variance
+    values = tf.cast(tf.size(x) // x.shape[-1], "float32")
+    return y, batch_mean, batch_variance * ((values - 1) / values)  # TensorFlow's is the unbiased variance
+
+
+def clip_whole_batch(clip: Callable[[list[Any]], list[Any]], gradients: list[Any]) -> list[Any]:
+    """Keras would clip the gradient of each replica's part of the batch."""
+    replicas = tf.distribute.get_strategy().num_replicas_in_sync
+    context = tf.distribute.get_replica_context()
+    if replicas == 1 or context is None:
+        return clip(gradients)
+    whole = clip(context.all_reduce("SUM", gradients))
+    return [gradient / replicas for gradient in whole]  # what is applied is their sum

@@ -1,0 +1,179 @@
+"""What PyTorch computes differently: its own convolutions and norms, and in place where no gradients are recorded.
+
+To overwrite a tensor that nobody else holds saves a pass over memory and an allocation, which costs about as much as a
+GELU.
+"""
+
+import ctypes
+import sys
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import Any
+
+import keras
+import torch
+from keras import ops
+
+from keras_mixers.backends import contract
+
+__all__ = [
+    "adamw",
+    "batch_norm",
+    "compiled",
+    "depthwise_native",
+    "device",
+    "gpu_name",
+    "keep_memory",
+    "mix_spans",
+    "peak_memory",
+    "pointwise_conv",
+    "post_norm",
+    "split",
+    "value_and_gradients",
+    "wait_for",
+]
+
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's mallopt
+
+
+def device() -> str:
+    if assumed := contract.assumed_device():
+        return assumed
+    kind = ops.convert_to_tensor(0.0).device.type  # which KERAS_TORCH_DEVICE and keras.device choose
+    return "gpu" if kind == "cuda" else kind
+
+
+def _of_accelerator(name: str) -> Callable | None:
+    """Returns a function of torch.cuda or torch.xpu, whichever computes; None where there is none of that name."""
+    kind = device()
+    return getattr(getattr(torch, "cuda" if kind == "gpu" else kind, None), name, None)
+
+
+def gpu_name() -> str:
+    name = _of_accelerator("get_device_name")
+    return "" if device() == "cpu" else name() if name else device()
+
+
+def peak_memory() -> int:
+    peak = _of_accelerator("max_memory_allocated")
+    return peak() if peak else contract.peak_memory()
+
+
+def wait_for(variables: Sequence[Any] = ()) -> None:
+    if torch.accelerator.is_available():
+        torch.accelerator.synchronize()
+
+
+def keep_memory() -> bool:
+    """Stops the C library from returning freed memory to the system, where PyTorch trains on a CPU under Linux.
+
+    Otherwise every large feature map is returned as soon as it is freed, and the next one is requested and cleared
+    again, which takes longer than computing it. JAX and TensorFlow manage their own memory.
+
+    Returns:
+        Whether that was done.
+    """
+    if device() != "cpu" or sys.platform != "linux":
+        return False
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # other C libraries have none
+    return mallopt is not None and bool(mallopt(M_MMAP_MAX, 0)) and bool(mallopt(M_TRIM_THRESHOLD, 2**31 - 1))
+
+
+def compiled(function: Callable) -> Callable:
+    return torch.no_grad()(function)
+
+
+def value_and_gradients(function: Callable, inputs: Sequence[Any], upstream: Any = 1.0) -> tuple[Any, list[Any]]:
+    with torch.enable_grad():
+        inputs = [ops.convert_to_tensor(value).detach().requires_grad_() for value in inputs]
+        value = function(*inputs)
+        upstream = ops.convert_to_tensor(upstream, value.dtype)
+        return value.detach(), list(torch.autograd.grad(value, inputs, upstream))
+
+
+def depthwise_native(x: Any, kernel: Any, data_format: str, bias: Any = None) -> Any:
+    """Keras's operation around this one copies the image to pad it, and adds no bias."""
+    # torch.compile cannot compile the gradient of a transposed image's convolution for sizes that vary, and for fixed
+    # sizes it computes a training step with Keras's operation in a third of the time.
+    if torch.compiler.is_dynamo_compiling():
+        return contract.depthwise_native(x, kernel, data_format, bias)
+    x, kernel = ops.convert_to_tensor(x), ops.convert_to_tensor(kernel)
+    bias = bias if bias is None else ops.convert_to_tensor(bias)
+    # A transposed image with its channels last is what PyTorch calls torch.channels_last; it needs no copy.
+    x = x if data_format == "channels_first" else x.permute(0, 3, 1, 2)
+    y = torch.nn.functional.conv2d(x, kernel.permute(2, 3, 0, 1), bias, padding="same", groups=x.shape[1])
+    return y if data_format == "channels_first" else y.permute(0, 2, 3, 1)
+
+
+def pointwise_conv(x: Any, kernel: Any, bias: Any, data_format: str) -> Any:
+    if data_format == "channels_first":
+        return contract.pointwise_conv(x, kernel, bias, data_format)
+    *positions, channels = x.shape
+    kernel, bias = ops.convert_to_tensor(kernel), ops.convert_to_tensor(bias)
+    return torch.addmm(bias, x.reshape(-1, channels), kernel).reshape(*positions, kernel.shape[-1])
+
+
+def split(x: Any, positions: Sequence[int], axis: int) -> list[Any]:
+    """Keras makes a tensor of the positions, and torch.export then knows no widths."""
+    return list(x.split([stop - start for start, stop in pairwise([0, *positions, int(x.shape[axis])])], axis))
+
+
+def mix_spans(parts: dict[contract.Span, Any], convolutions: dict[contract.Span, Any], axis: int) -> Any:
+    """Without gradients, each span is computed into its place, and nothing is copied to join them."""
+    is_quantized = any(convolution.quantization_mode for convolution in convolutions.values())
+    if is_quantized or axis != -1 or torch.is_grad_enabled():
+        return contract.mix_spans(parts, convolutions, axis)
+    first, (_, channels) = next(iter(parts.values())), list(parts)[-1]
+    mixed = first.new_empty((*first.shape[:-1], channels))
+    for (start, stop), part in parts.items():
+        target = mixed[..., start:stop]
+        if (start, stop) in convolutions:
+            convolution = convolutions[start, stop]
+            bias, kernel = ops.convert_to_tensor(convolution.bias), ops.convert_to_tensor(convolution.kernel)
+            torch.addmm(bias, part.reshape(-1, stop - start), kernel, out=target.view(-1, stop - start))
+        else:
+            target.copy_(part)
+    return mixed
+
+
+def post_norm(
+    x: Any, activation: Callable, norm: keras.layers.Layer | None, training: bool | None, residual: Any = None
+) -> Any:
+    in_place = not torch.is_grad_enabled()
+    if activation is keras.activations.gelu:
+        x = torch.ops.aten.gelu_(x) if in_place else torch.nn.functional.gelu(x)
+    else:
+        x = activation(x)
+    if in_place and contract.is_scale_and_shift(norm, training):
+        mean, variance, gamma, beta = map(
+            ops.convert_to_tensor, (norm.moving_mean, norm.moving_variance, norm.gamma, norm.beta)
+        )
+        scale = gamma * torch.rsqrt(variance + norm.epsilon)
+        x = torch.addcmul(beta - mean * scale, x, scale, out=x)
+    elif norm is not None:
+        x = norm(x, training=training)
+    if residual is None:
+        return x
+    return x.add_(residual) if in_place else ops.add(x, residual)
+
+
+def batch_norm(
+    x: Any, mean: Any, variance: Any, gamma: Any, beta: Any, axis: int, epsilon: float, training: bool
+) -> tuple[Any, Any, Any]:
+    """In one pass; the contract's means, differences and products go over the memory once each."""
+    values = x.numel() // x.shape[axis]
+    if training and values == 1:  # which PyTorch refuses
+        return contract.batch_norm(x, mean, variance, gamma, beta, axis, epsilon, training)
+    mean, variance, gamma, beta = map(ops.convert_to_tensor, (mean, variance, gamma, beta))
+    if training:  # running statistics with a momentum of 1 are those of the batch
+        mean, variance = torch.zeros_like(mean), torch.zeros_like(variance)
+    x = x if axis == 1 else x.permute(0, 3, 1, 2)
+    y = torch.nn.functional.batch_norm(x, mean, variance, gamma, beta, training, momentum=1.0, eps=epsilon)
+    y = y if axis == 1 else y.permute(0, 2, 3, 1)
+    return y, mean, variance * ((values - 1) / values) if training else variance  # PyTorch's is the unbiased variance
+
+
+def adamw() -> type[keras.optimizers.Optimizer]:
+    """Keras makes an instance of a subclass, which updates all weights in one call."""
+    with keras.device("cpu"):
+        return type(keras.optimizers.AdamW())

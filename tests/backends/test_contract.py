@@ -1,0 +1,223 @@
+"""What a backend computes itself equals the contract: values and gradients, in both layouts, float32 and bfloat16."""
+
+import contextlib
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from keras_mixers import backends
+from keras_mixers.backends import contract
+from keras_mixers.layers.channel_mixers import PointwiseConvolution
+from keras_mixers.layers.normalization import BatchNormalization, ChannelNormalization
+
+SHAPE = (2, 5, 6, 6)  # as many columns as channels
+TOLERANCE = {"float32": 1e-5, "bfloat16": 2e-2}
+
+both_formats = pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
+both_precisions = pytest.mark.parametrize("dtype", TOLERANCE)
+
+
+def arrays(*values):
+    return [np.asarray(ops.convert_to_numpy(ops.cast(value, "float32")), "float64") for value in values]
+
+
+def assert_close(found, expected, dtype="float32"):
+    for value, exact in zip(arrays(*found), arrays(*expected), strict=True):
+        assert value.shape == exact.shape
+        assert np.abs(value - exact).max() <= TOLERANCE[dtype] * max(np.abs(exact).max(), 1)
+
+
+def assert_agree(own, reference, inputs, rng, dtype="float32", casts=None):
+    """Compare two functions of tensors, and the gradients for inputs, the first of which (all) are cast to `dtype`."""
+
+    def cast(function):
+        def of_float32(*values):
+            values = [ops.cast(value, dtype) for value in values[:casts]] + list(values[len(values[:casts]) :])
+            return ops.cast(function(*values), "float32")
+
+        return of_float32
+
+    inputs = [np.asarray(value, "float32") for value in inputs]
+    upstream = rng.normal(size=ops.shape(cast(reference)(*map(ops.convert_to_tensor, inputs)))).astype("float32")
+    found, expected = (backends.value_and_gradients(cast(f), inputs, upstream) for f in (own, reference))
+    assert_close([found[0], *found[1]], [expected[0], *expected[1]], dtype)
+
+
+@both_precisions
+@both_formats
+@pytest.mark.parametrize("name", ["depthwise_native", "depthwise_shifted"])
+@pytest.mark.parametrize("size", [(1, 5), (4, 1), (3, 3)], ids=str)
+def test_depthwise(size, name, data_format, dtype, rng):
+    inputs = rng.normal(size=SHAPE), rng.normal(size=(*size, 5 if data_format == "channels_first" else 6, 1)) / 3
+    bias = rng.normal(size=inputs[1].shape[2])
+
+    def of(function):
+        return lambda x, kernel, bias: function(x, kernel, data_format, bias)
+
+    for expected in (contract.depthwise_native, contract.depthwise_shifted):
+        assert_agree(of(getattr(backends, name)), of(expected), (*inputs, bias), rng, dtype)
+
+
+@both_precisions
+@both_formats
+@pytest.mark.parametrize("name", ["pointwise_conv", "patch_conv"])
+def test_pointwise(name, data_format, dtype, rng):
+    def of(module):
+        if name == "pointwise_conv":
+            return lambda *values: module.pointwise_conv(*values, data_format)
+        return lambda x, kernel, bias: module.patch_conv(x, kernel[None, None], bias, (1, 1), "valid", data_format)
+
+    channels = 5 if data_format == "channels_first" else 6
+    inputs = rng.normal(size=SHAPE), rng.normal(size=(channels, 4)) / 2, rng.normal(size=4)
+    assert_agree(of(backends), of(contract), inputs, rng, dtype)
+    if dtype == "float32":  # a patch of one pixel
+        assert_agree(of(backends), lambda *v: contract.pointwise_conv(*v, data_format), inputs, rng)
+
+
+@both_formats
+def test_spans(data_format, rng):
+    axis = -1 if data_format == "channels_last" else 1
+    x = ops.convert_to_tensor(np.moveaxis(rng.normal(size=(2, 5, 4, 6)), -1, axis), "float32")
+    convolutions = {}
+    for span in ((0, 2), (3, 6)):
+        convolutions[span] = PointwiseConvolution(span[1] - span[0], data_format, bias_initializer="normal")
+        convolutions[span].build(span[1] - span[0])
+    cut, expected = backends.split(x, [2, 3], axis), contract.split(x, [2, 3], axis)
+    assert_close(cut, expected)
+    parts = dict(zip([(0, 2), (2, 3), (3, 6)], cut, strict=True))
+    exact = contract.mix_spans(parts, convolutions, axis)
+    for recording in (True, False):
+        with no_gradients(not recording):
+            assert_close([backends.mix_spans(parts, convolutions, axis)], [exact])
+    assert_close([contract.join(expected, axis)], [x])
+
+
+def no_gradients(are_off):
+    if not are_off or backends.NAME != "torch":
+        return contextlib.nullcontext()
+    import torch
+
+    return torch.no_grad()
+
+
+@both_precisions
+@both_formats
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("shape", [SHAPE, (1, 6, 1, 1), (1, 1, 1, 6)], ids=str)
+def test_batch_norm(shape, training, data_format, dtype, rng):
+    axis = -1 if data_format == "channels_last" else 1
+    channels = shape[axis]
+    mean, gamma, beta = rng.normal(size=(3, channels)).astype("float32")
+    variance = rng.uniform(0.5, 1.5, channels).astype("float32")
+    statistics = [ops.convert_to_tensor(value) for value in (mean, variance)]
+    if training and np.prod(shape) == channels and (axis, backends.NAME) == (-1, "tensorflow"):
+        pytest.skip("FusedBatchNorm of one value divides by zero, as before")  # Keras's gives beta
+
+    def of(module, chosen):
+        return lambda x, gamma, beta: module.batch_norm(x, *statistics, gamma, beta, axis, 1e-5, training)[chosen]
+
+    inputs = rng.normal(size=shape), gamma, beta
+    assert_agree(of(backends, 0), of(contract, 0), inputs, rng, dtype, casts=1)
+    x = ops.cast(inputs[0], dtype)
+    found, expected = (
+        module.batch_norm(x, *statistics, *map(ops.convert_to_tensor, (gamma, beta)), axis, 1e-5, training)[1:]
+        for module in (backends, contract)
+    )
+    assert_close(found, expected, dtype)
+
+
+@both_precisions
+@both_formats
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("activation", ["gelu", "relu"])
+@pytest.mark.parametrize("make", [BatchNormalization, ChannelNormalization, None])
+@pytest.mark.parametrize("with_residual", [False, True])
+def test_post_norm(with_residual, make, activation, training, data_format, dtype, rng):
+    axis = -1 if data_format == "channels_last" else 1
+    norm = None
+    if make is not None:
+        layout = {"axis": axis} if make is BatchNormalization else {"data_format": data_format}
+        norm = make(**layout, dtype="float32" if dtype == "float32" else f"mixed_{dtype}")
+        norm.build(SHAPE)
+        for weight in norm.weights:
+            weight.assign(rng.uniform(0.5, 1.5, weight.shape))
+    activation = keras.activations.get(activation)
+
+    def of(module):
+        def compute(x, residual):
+            residual = residual if with_residual else residual * 0
+            with keras.StatelessScope():  # in training the norm's statistics move
+                return module.post_norm(x * 1, activation, norm, training, residual)
+
+        return compute
+
+    inputs = rng.normal(size=SHAPE), rng.normal(size=SHAPE)
+    assert_agree(of(backends), of(contract), inputs, rng, dtype)
+    x, residual = (ops.cast(value, dtype) for value in inputs)
+    with no_gradients(True):
+        found = backends.post_norm(x * 1, activation, norm, training, residual if with_residual else None)
+        expected = contract.post_norm(x * 1, activation, norm, training, residual if with_residual else None)
+    assert found.dtype == x.dtype
+    assert_close([found], [expected], dtype)
+
+
+def test_value_and_gradients(rng):
+    x, w, upstream = rng.normal(size=(3, 4, 2)).astype("float32")
+    value, gradients = backends.value_and_gradients(lambda x, w: x * x * w, [x, w], upstream)
+    assert_close([value, *gradients], [x * x * w, 2 * x * w * upstream, x * x * upstream])
+    with pytest.raises(NotImplementedError, match=f"{backends.NAME!r} has no gradients"):
+        contract.value_and_gradients(lambda x: x, [x])
+
+
+def test_compiled_computes_the_same(rng):
+    x = ops.convert_to_tensor(rng.normal(size=3), "float32")
+    assert_close([backends.compiled(lambda x: ops.exp(x) * 2)(x)], [ops.exp(x) * 2])
+
+
+@pytest.mark.parametrize("module", [backends, contract])
+def test_memory_and_waiting(module):
+    variable = keras.Variable(np.ones(3, "float32"))
+    assert module.wait_for([variable]) is None
+    assert module.peak_memory() > 10**7
+
+
+def test_a_device_can_be_assumed():
+    before = backends.device()
+    with backends.assume_device("tpu"):
+        assert backends.device() == contract.device() == "tpu"
+        assert backends.xla_is_fast()
+        assert not backends.keep_memory()
+    assert backends.device() == before
+    assert contract.device() == "cpu"
+    if before == "cpu":
+        assert backends.gpu_name() == contract.gpu_name() == ""
+
+
+def test_what_is_computed_is_that_of_the_assumed_device(monkeypatch, rng):
+    """Only on a CPU, JAX sums shifted images and TensorFlow has XLA compile its GELU."""
+    own = {"jax": "shifted_products", "tensorflow": "gelu"}.get(backends.NAME)
+    if own is None:
+        pytest.skip("PyTorch computes alike on all devices")
+    from importlib import import_module
+
+    from keras_mixers.layers.depthwise import depthwise_conv
+
+    module, used = import_module(f"keras_mixers.backends.{backends.NAME}"), []
+    function = getattr(module, own)
+    monkeypatch.setattr(module, own, lambda *values: used.append(own) or function(*values))
+    x, kernel = (ops.convert_to_tensor(rng.normal(size=s), "float32") for s in (SHAPE, (1, 3, 6, 1)))
+    for kind in ("cpu", "gpu"):
+        with backends.assume_device(kind):
+            depthwise_conv(x, kernel, "channels_last")
+            backends.post_norm(x, keras.activations.gelu, None, False)
+    assert used == [own]
+
+
+@pytest.mark.skipif(backends.NAME != "torch", reason="Keras chooses the device on PyTorch alone")
+def test_the_device_is_the_one_that_keras_chooses():
+    with keras.device("meta"):
+        assert backends.device() == "meta"
+    with keras.device("cpu"):
+        assert backends.device() == "cpu"
