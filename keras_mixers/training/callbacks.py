@@ -26,57 +26,19 @@ INTERRUPTED = 130  # the exit status of a program that Ctrl-C has ended
 CHECK_EVERY = 50  # batches: a loss that is not a number stays in the running mean, and an epoch's end looks too
 
 
-class StopAtNonFiniteLoss(keras.callbacks.Callback):
-    """Ends a run whose loss is infinite or not a number, before a checkpoint is written of it.
-
-    The running loss is read after the first batch of an epoch and after each 50 more, and at the end of the epoch.
-
-    Args:
-        checkpoints: the folder that has the last good weights.
-        start: where the run was resumed.
-        within_epochs: whether the running loss may be read within an epoch.
-    """
-
-    def __init__(self, checkpoints: Path, start: Position, within_epochs: bool = True) -> None:
-        super().__init__()
-        self.checkpoints, self.start, self.within_epochs = checkpoints, start, within_epochs
-
-    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        self.epoch = epoch
-
-    def on_train_batch_begin(self, batch: int, logs: dict[str, float] | None = None) -> None:
-        if self.within_epochs and batch % CHECK_EVERY == 1:
-            self.check_running_loss(batch)
-
-    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        self._check(logs["loss"], "by its last step")
-        self._check(logs["val_loss"], "on the test images")
-
-    def check_running_loss(self, batch: int) -> None:
-        """Reads the mean loss of this epoch, for which the host waits, before batch `batch` of `model.fit`."""
-        step = self.start.step_at(self.epoch, batch)
-        self._check(self.model.get_metrics_result()["loss"], f"by step {step}")
-
-    def _check(self, loss: Any, where: str) -> None:
-        if math.isfinite(loss := float(loss)):
-            return
-        kept = checkpoint_paths(self.checkpoints)
-        last = f"the last good weights are in {kept[-1].name!r}" if kept else "there is no checkpoint yet"
-        raise FloatingPointError(
-            f"The loss became {loss} in epoch {self.epoch + 1} {where}; {last}. Lower learning_rate, or set clip_norm."
-        )
-
-
 class Checkpoints(keras.callbacks.Callback):
-    """Writes a checkpoint after each epoch, every few minutes, and when the run is asked to stop.
+    """Writes a checkpoint after each epoch, every few minutes and when the run is asked to stop, never of a bad loss.
+
+    A loss that is infinite or not a number ends the run. The running loss is read after the first batch of an epoch and
+    after each 50 more, and before each checkpoint.
 
     Args:
         directory: where they are written.
         notes: a dictionary that is stored with each; whoever holds it may change it during the run.
         start: where the run was resumed.
-        loss: looks at the loss before a checkpoint is written within an epoch.
         minutes: how often a checkpoint is written within an epoch.
         writes: whether it is this process, of several, that writes them.
+        within_epochs: whether the running loss may be read, and checkpoints written, within an epoch.
 
     Attributes:
         stop_asked: the signal that asks for the end, 0 for none: after the batch a checkpoint is written, and
@@ -88,13 +50,13 @@ class Checkpoints(keras.callbacks.Callback):
         directory: Path,
         notes: dict[str, Any],
         start: Position,
-        loss: StopAtNonFiniteLoss,
         minutes: float = 15,
         writes: bool = True,
+        within_epochs: bool = True,
     ) -> None:
         super().__init__()
-        self.directory, self.notes, self.start, self.loss, self.writes = directory, notes, start, loss, writes
-        self.seconds = minutes * 60
+        self.directory, self.notes, self.start = directory, notes, start
+        self.seconds, self.writes, self.within_epochs = minutes * 60, writes, within_epochs
         self.stop_asked = 0
         self.written = time.monotonic()
 
@@ -102,17 +64,20 @@ class Checkpoints(keras.callbacks.Callback):
         self.epoch = epoch
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, float] | None = None) -> None:
-        due = self.stop_asked or time.monotonic() - self.written > self.seconds
-        if not batch or not due:
+        if not batch:
             return
-        position = Position(self.epoch, self.start.step_at(self.epoch, batch))
-        if self.loss.within_epochs:
-            self.loss.check_running_loss(batch)
-            self._write(position)
+        step = self.start.step_at(self.epoch, batch)
+        due = self.stop_asked or time.monotonic() - self.written > self.seconds
+        if self.within_epochs and (due or batch % CHECK_EVERY == 1):
+            self._check(self.model.get_metrics_result()["loss"], f"by step {step}")
+            if due:
+                self._write(Position(self.epoch, step))
         if self.stop_asked:
-            self._stop(f"in epoch {position.epoch + 1} after {position.step} batches")
+            self._stop(f"in epoch {self.epoch + 1} after {step} batches")
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        self._check(logs["loss"], "by its last step")
+        self._check(logs["val_loss"], "on the test images")
         self._write(Position(epoch + 1))
         if self.stop_asked:
             self._stop(f"after epoch {epoch + 1}")
@@ -136,6 +101,15 @@ class Checkpoints(keras.callbacks.Callback):
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+    def _check(self, loss: Any, where: str) -> None:
+        if math.isfinite(loss := float(loss)):
+            return
+        kept = checkpoint_paths(self.directory)
+        last = f"the last good weights are in {kept[-1].name!r}" if kept else "there is no checkpoint yet"
+        raise FloatingPointError(
+            f"The loss became {loss} in epoch {self.epoch + 1} {where}; {last}. Lower learning_rate, or set clip_norm."
+        )
 
     def _stop(self, where: str) -> None:
         kept = checkpoint_paths(self.directory)

@@ -8,7 +8,7 @@ import keras
 
 from keras_mixers.data import train_batches
 from keras_mixers.environment import describe_environment
-from keras_mixers.training.callbacks import Checkpoints, KeepBest, KeepWeights, RestoreMetrics, StopAtNonFiniteLoss
+from keras_mixers.training.callbacks import Checkpoints, KeepBest, KeepWeights, RestoreMetrics
 from keras_mixers.training.checkpoints import Position
 from keras_mixers.training.history import HistoryWriter
 from keras_mixers.training.prepare import Prepared
@@ -23,14 +23,12 @@ def train(
 ) -> None:
     """Trains a network from where it stands to its last epoch, as `fit` explains."""
     recipe, devices, model, position = run.recipe, run.devices, run.model, run.position
-    loss = StopAtNonFiniteLoss(run.directory / "checkpoints", position, devices.within_epochs)
     checkpoints = Checkpoints(
-        run.directory / "checkpoints", run.notes, position, loss, checkpoint_minutes, devices.writes
+        run.directory / "checkpoints", run.notes, position, checkpoint_minutes, devices.writes, devices.within_epochs
     )
     watching = [KeepBest(run.directory / "best.keras", run.notes, devices.writes)]
     if recipe.ema:
         watching.append(keras.callbacks.SwapEMAWeights())
-    watching.append(loss)
     if devices.writes:
         watching.append(HistoryWriter(run.directory / "history.csv", first_epoch=position.epoch))
     if devices.writes and verbose:

@@ -35,8 +35,7 @@ class Prepared:
         test: the test batches.
         test_steps: what `model.fit` is told of their number.
         checkpoint: where the run is resumed; None for a new one.
-        start: what it began with beside its recipe.
-        notes: what its checkpoints keep beside variables: the best accuracy so far, and `start`.
+        notes: what its checkpoints keep beside variables: the best accuracy so far, and what the run began with.
     """
 
     recipe: Recipe
@@ -49,7 +48,6 @@ class Prepared:
     test: Any
     test_steps: int | None
     checkpoint: Checkpoint | None
-    start: dict[str, Any]
     notes: dict[str, Any]
 
     @property
@@ -105,9 +103,8 @@ def prepare(
 
     test, test_steps = devices.repeated(eval_batches(test_images, batch_size, recipe.pixels, share=devices.share))
     return Prepared(
-        recipe, devices, directory, train_images, test_images, batch_size, model, test, test_steps, checkpoint, start,
-        notes,
-    )  # fmt: skip
+        recipe, devices, directory, train_images, test_images, batch_size, model, test, test_steps, checkpoint, notes
+    )
 
 
 def shared_batch_size(recipe: Recipe, devices: Devices) -> int:

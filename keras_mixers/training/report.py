@@ -50,7 +50,7 @@ def report(run: Prepared) -> Run:
         "processes": run.devices.share.processes,
         "machine": asdict(describe_environment()),
         "recipe": run.recipe.to_json(),
-        "start": run.start,
+        "start": run.notes["start"],
         "history": history,
     }
     if run.devices.writes:
