@@ -327,7 +327,7 @@ def test_only_layers_of_others_are_written_as_they_are(network, monkeypatch, tmp
     def fail(*_):
         raise ValueError("a defect of ours")
 
-    monkeypatch.setattr("keras_mixers.export.folding._Lowering.network", fail)
+    monkeypatch.setattr("keras_mixers.export.folding.Writer.network", fail)
     with pytest.raises(ValueError, match="a defect of ours"):  # and no file that needs this library
         export_model(network, tmp_path / "network.keras")
     assert not list(tmp_path.iterdir())
