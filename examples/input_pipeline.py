@@ -1,4 +1,4 @@
-"""Does the input keep up? Images a second of each recipe's pipeline, and how long training waits for them.
+"""Does the input keep up? Images per second of each recipe's pipeline, and how long training waits for them.
 
     KERAS_BACKEND=jax python examples/input_pipeline.py --data-dir ~/tensorflow_datasets --folder photos/train
 
@@ -22,6 +22,7 @@ import numpy as np
 
 import keras_mixers
 from keras_mixers.data import Augmentation, load_folder, load_tfds, train_batches
+from keras_mixers.models import ImageSpec
 from keras_mixers.training import AdamW
 
 RAND = {"flip": True, "rand_augment": (2, 12)}
@@ -44,7 +45,7 @@ RECIPES = {
 
 
 def images_per_second(batches, seconds: float) -> float:
-    """Reads batches for `seconds`, from the second batch on: the first fills what is cached and read ahead."""
+    """Reads batches for a number of seconds, after the first one, which fills the caches."""
     endless = itertools.chain.from_iterable(itertools.repeat(batches))
     next(endless)
     start, count = time.perf_counter(), 0
@@ -54,7 +55,7 @@ def images_per_second(batches, seconds: float) -> float:
 
 
 def waiting(batches, seconds: float) -> tuple[float, float]:
-    """Trains SplitMixer-I-256/8: images a second, and the share of the time in which training waits for a batch."""
+    """Trains SplitMixer-I-256/8: images per second, and the share of the time that training waits for a batch."""
     model = keras_mixers.create_model("splitmixer_i_256_8", data_format="channels_last")
     model.compile(AdamW(0.01), keras.losses.CategoricalCrossentropy(from_logits=True))
     endless = itertools.chain.from_iterable(itertools.repeat(batches))
@@ -81,8 +82,8 @@ for name, (source, size, batch_size, augmentation) in RECIPES.items():
     if (source == "folder" and args.folder is None) or (augmentation.layers and find_spec("keras_cv") is None):
         continue
     images = load_folder(args.folder) if source == "folder" else load_tfds("cifar10", "train", args.data_dir)
-    half = {"mean": (0.5, 0.5, 0.5), "std": (0.25, 0.25, 0.25)}  # as good as any here
-    batches = train_batches(images, args.batch_size or batch_size, size, augmentation=augmentation, **half)
+    spec = ImageSpec(size, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
+    batches = train_batches(images, args.batch_size or batch_size, spec, augmentation=augmentation)
     print(f"{name}: {images_per_second(batches, args.seconds):,.0f} images/s", flush=True)
     if name == "SplitMixer CIFAR":
         trained, share = waiting(batches, 3 * args.seconds)
