@@ -154,6 +154,7 @@ def test_knows_its_pixels_and_classes_in_every_copy(tmp_path):
     model.class_names = ("cat", "dog")
     for kind, other in copies(model, tmp_path).items():
         assert (other.pixels, other.class_names) == (model.pixels, ("cat", "dog")), kind
+        assert [[layer.name for layer in block] for block in other.blocks] == [["block_0_spatial", "block_0_channel"]]
     original = weakref.ref(model)
     clone = keras.models.clone_model(model)
     del model, other
