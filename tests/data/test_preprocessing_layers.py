@@ -82,8 +82,13 @@ def test_a_network_learns_from_kerascvs_rand_augment_mixup_and_cutmix():
     plain = train_batches(source, 32, half)
     before = model.evaluate(plain, verbose=0)
     batches = train_batches(source, 32, half, augmentation=Augmentation(layers=KERAS_CV))
-    history = model.fit(batches, epochs=8, verbose=0, shuffle=False).history["loss"]
-    assert np.mean(history[-3:]) < history[0]
+
+    def augmented_loss():  # KerasCV draws without a seed: three batches alone vary as much as they improve
+        return np.mean([model.evaluate(batches, verbose=0) for _ in range(4)])
+
+    augmented_before = augmented_loss()
+    model.fit(batches, epochs=8, verbose=0, shuffle=False)
+    assert augmented_loss() < augmented_before
     assert model.evaluate(plain, verbose=0) < 2 / 3 * before
 
 
