@@ -19,6 +19,7 @@ import os
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow starts: it would tell of itself
 if os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow":
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # it feeds the images only
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # PyTorch's threads do not spin while they wait
 
 from keras_mixers.commands.command import ending_in_a_sentence
 from keras_mixers.commands.training_arguments import join_the_others, recipe_parser, run_arguments

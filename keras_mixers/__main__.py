@@ -1,17 +1,10 @@
 """The command line: `python -m keras_mixers list`, and likewise `train cifar10_splitmixer_i` and the other commands."""
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 
-# Before TensorFlow starts: it would tell of itself in ten lines. Where it only feeds the images it needs no oneDNN, of
-# which it tells in spite of that.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-if os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow":
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
-
-from keras_mixers import __version__
+from keras_mixers import __version__, backends
 from keras_mixers.commands import (
     benchmark,
     evaluate,
@@ -55,6 +48,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     try:
         with ending_in_a_sentence(arguments.debug):
+            if getattr(arguments, "keep_memory", True):
+                backends.keep_memory()
             return COMMANDS[arguments.command].run(arguments)
     except SystemExit as ended:
         if not isinstance(ended.code, int):  # a sentence, which Python writes

@@ -5,6 +5,9 @@ These functions serve any backend or device that has nothing better, and tests c
 
 import contextlib
 import contextvars
+import ctypes
+import os
+import platform
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +17,7 @@ from keras import ops
 
 __all__ = [
     "FASTEST_DEPTHWISE",
+    "FAST_BFLOAT16_ON_CPU",
     "adamw",
     "add_bias",
     "assume_device",
@@ -143,6 +147,10 @@ def xla_is_fast() -> bool:
     return True
 
 
+# Whether bfloat16 is faster than float32 on a CPU that has instructions for it.
+FAST_BFLOAT16_ON_CPU = True
+
+
 def pointwise_conv(x: Any, kernel: Any, bias: Any, data_format: str) -> Any:
     """Multiplies the channels of `x` with a kernel (input channels, output channels): a 1 × 1 convolution."""
     if data_format == "channels_first":
@@ -262,10 +270,34 @@ def wait_for(variables: Sequence[keras.Variable]) -> None:
 
 # Memory.
 
+M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8  # of glibc's mallopt
+KEEP_MEMORY = "KERAS_MIXERS_KEEP_MEMORY"  # 0 in the environment refuses it
+
 
 def keep_memory() -> bool:
-    """Keeps freed memory in this process where that is faster; returns whether that was done."""
+    """Stops the C library from returning freed memory to the system, where that makes a CPU compute faster.
+
+    Otherwise glibc returns every large feature map as soon as it is freed, and requests and clears the next one again,
+    which takes longer than computing it. JAX and PyTorch suffer from that under Linux; TensorFlow keeps its memory
+    itself. The setting holds for the whole process until it ends: what the process has taken once, it keeps. `fit` and
+    the commands call this; the environment variable `KERAS_MIXERS_KEEP_MEMORY=0` refuses it.
+
+    On JAX it must be called before the first array is made: its threads, once started, have their own heaps, which no
+    setting reaches. If it is too late a warning says so.
+
+    Returns:
+        Whether this process keeps its memory now.
+    """
     return False
+
+
+def keep_freed_memory() -> bool:
+    """Sets glibc's three parameters; returns False under another C library, or if the environment refuses it."""
+    if os.environ.get(KEEP_MEMORY) == "0" or platform.libc_ver()[0] != "glibc":
+        return False
+    mallopt = ctypes.CDLL(None).mallopt
+    # No mapping of its own for a large block, nothing returned from the top of the heap, one heap for all threads.
+    return all([mallopt(M_MMAP_MAX, 0), mallopt(M_TRIM_THRESHOLD, -1), mallopt(M_ARENA_MAX, 1)])
 
 
 def peak_memory() -> int:

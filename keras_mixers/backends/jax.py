@@ -1,5 +1,8 @@
 """What JAX computes differently: depthwise convolutions on CPUs, where XLA has no fast one, and GELU."""
 
+import glob
+import os
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -7,16 +10,19 @@ import jax
 import keras
 from jax import lax
 from jax import numpy as jnp
+from jax._src import xla_bridge
 from keras import ops
 
 from keras_mixers.backends import contract
 
 __all__ = [
     "FASTEST_DEPTHWISE",
+    "FAST_BFLOAT16_ON_CPU",
     "compiled",
     "depthwise_shifted",
     "device",
     "gpu_name",
+    "keep_memory",
     "peak_memory",
     "post_norm",
     "value_and_gradients",
@@ -24,6 +30,7 @@ __all__ = [
 ]
 
 FASTEST_DEPTHWISE = {"cpu": "shifted"}
+FAST_BFLOAT16_ON_CPU = False
 
 
 def device() -> str:
@@ -37,6 +44,29 @@ def gpu_name() -> str:
 def peak_memory() -> int:
     statistics = None if device() == "cpu" else jax.local_devices()[0].memory_stats()
     return statistics["peak_bytes_in_use"] if statistics else contract.peak_memory()
+
+
+_keeps_memory = False
+
+
+def keep_memory() -> bool:
+    global _keeps_memory
+    if not xla_bridge.backends_are_initialized():
+        _keeps_memory = not _has_accelerator() and contract.keep_freed_memory()
+    elif not _keeps_memory and device() == "cpu" and os.environ.get(contract.KEEP_MEMORY) != "0":
+        warnings.warn(
+            "JAX has started its threads already, so that this process cannot keep its memory, and computes at half "
+            "its speed: call keras_mixers.training.keep_memory() before the first array is made.",
+            stacklevel=2,
+        )
+    return _keeps_memory
+
+
+def _has_accelerator() -> bool:
+    """Whether JAX will compute on an accelerator, as far as one can tell without starting it."""
+    if jax.config.jax_platforms:
+        return not jax.config.jax_platforms.startswith("cpu")
+    return any(glob.glob(device) for device in ("/dev/nvidia[0-9]*", "/dev/kfd", "/dev/accel*", "/dev/vfio/[0-9]*"))
 
 
 def wait_for(variables: Sequence[keras.Variable]) -> None:

@@ -4,8 +4,6 @@ To overwrite a tensor that nobody else holds saves a pass over memory and an all
 GELU.
 """
 
-import ctypes
-import sys
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any
@@ -32,8 +30,6 @@ __all__ = [
     "value_and_gradients",
     "wait_for",
 ]
-
-M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's mallopt
 
 
 def device() -> str:
@@ -65,18 +61,7 @@ def wait_for(variables: Sequence[Any] = ()) -> None:
 
 
 def keep_memory() -> bool:
-    """Stops the C library from returning freed memory to the system, where PyTorch trains on a CPU under Linux.
-
-    Otherwise every large feature map is returned as soon as it is freed, and the next one is requested and cleared
-    again, which takes longer than computing it. JAX and TensorFlow manage their own memory.
-
-    Returns:
-        Whether that was done.
-    """
-    if device() != "cpu" or sys.platform != "linux":
-        return False
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # other C libraries have none
-    return mallopt is not None and bool(mallopt(M_MMAP_MAX, 0)) and bool(mallopt(M_TRIM_THRESHOLD, 2**31 - 1))
+    return device() == "cpu" and contract.keep_freed_memory()
 
 
 def compiled(function: Callable) -> Callable:

@@ -7,10 +7,11 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+from keras_mixers.environment import fastest_precision
 from keras_mixers.training.recipe import Recipe
 
 try:
@@ -119,6 +120,15 @@ def locked(directory: Path) -> Iterator[None]:
 def holds_run(directory: Path) -> bool:
     """Whether a folder has something of a run that could be lost."""
     return (directory / "model.keras").exists() or any((directory / "checkpoints").glob("epoch_*.npz"))
+
+
+def choose_precision(recipe: Recipe, directory: Path, resume: bool) -> Recipe:
+    """Returns the recipe with what its precision `"auto"` becomes: that of the run that is resumed, or the fastest."""
+    if recipe.precision != "auto":
+        return recipe
+    path = directory / "recipe.json"
+    resumed = resume and path.exists() and holds_run(directory)
+    return replace(recipe, precision=json.loads(path.read_text())["precision"] if resumed else fastest_precision())
 
 
 def check_run(directory: Path, recipe: Recipe, resume: bool) -> None:

@@ -9,7 +9,6 @@ from typing import Any
 
 import keras
 
-from keras_mixers import backends
 from keras_mixers.data import Images, eval_batches, load_tfds
 from keras_mixers.models import create_model
 from keras_mixers.optimizers import OPTIMIZERS, SCHEDULES
@@ -90,7 +89,6 @@ def prepare(
         check_same_start(directory, checkpoint.notes.get("start"), start)
         notes |= checkpoint.notes
 
-    backends.keep_memory()
     keras.utils.set_random_seed(recipe.seed)
     model = make_model(recipe, train_images.class_names, weights)
     if recipe.whitening:

@@ -51,7 +51,8 @@ class Recipe:
         whitening: whether the patch embedding starts as a whitening of the training images' patches.
         early_size: size of the images in pixels in the first half of the epochs, less than that of `pixels`; None for
             the same size throughout.
-        precision: `"float32"`, or `"float16"` (with loss scaling) or `"bfloat16"` with weights in float32.
+        precision: `"float32"`, or `"float16"` (with loss scaling) or `"bfloat16"` with weights in float32; `"auto"`
+            becomes the fastest of them when a run begins, as `keras_mixers.environment.fastest_precision` says.
         seed: what initial weights, order of the images and augmentation are drawn with.
         published: top-1 accuracy in percent that a paper reports for this run.
         source: where it does.
@@ -112,7 +113,7 @@ class Recipe:
             raise ValueError(f"seed must be a whole number of at least 0, got seed={self.seed!r}.")
         check_choice("schedule", self.schedule, tuple(SCHEDULES))
         check_choice("optimizer", self.optimizer, tuple(OPTIMIZERS))
-        check_choice("precision", self.precision, tuple(DTYPE_POLICIES))
+        check_choice("precision", self.precision, ("auto", *DTYPE_POLICIES))
         known = _model_arguments(self.model)
         for name in self.model_arguments:
             if name not in known:

@@ -28,7 +28,7 @@ CIFAR10_SPLITMIXER = get_preset("splitmixer_i_256_8").pixels  # its authors norm
 def _recipe(model: str, dataset: str, augmentation: Augmentation, **fields: Any) -> Recipe:
     """Makes a recipe for a data set of the table."""
     row = DATASETS[dataset]
-    start = Recipe(model, row.tfds, row.pixels, augmentation, row.train_split, row.test_split, precision="float16")
+    start = Recipe(model, row.tfds, row.pixels, augmentation, row.train_split, row.test_split, precision="auto")
     return replace(start, **fields)
 
 
@@ -136,6 +136,7 @@ RECIPES: dict[str, Recipe] = {
         batch_size=64,
         learning_rate=0.01,
         clip_norm=1.0,
+        precision="auto",
     ),
     # A short recipe, for two cores as well: docs/training.md has what each of its ingredients is worth.
     **{
@@ -145,7 +146,6 @@ RECIPES: dict[str, Recipe] = {
             epochs=30,
             optimizer="muon",
             augmentation=Augmentation(translate=2, flip="alternating"),
-            precision="bfloat16",
         )
         for dataset, start in (("cifar10", _CIFAR10), ("cifar100", _CIFAR100))
         for name, model in _CIFAR_MODELS.items()
@@ -160,7 +160,6 @@ RECIPES: dict[str, Recipe] = {
         epochs=8,
         batch_size=128,
         learning_rate=0.01,
-        precision="float32",
     ),
 }
 

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import keras
 
+from keras_mixers import backends
 from keras_mixers.data import Images
 from keras_mixers.training.devices import find_devices
-from keras_mixers.training.folder import RunFolder, naming_full_disk
+from keras_mixers.training.folder import RunFolder, choose_precision, naming_full_disk
 from keras_mixers.training.loop import train
 from keras_mixers.training.prepare import check_sizes, load_images, prepare
 from keras_mixers.training.recipe import Recipe
@@ -67,8 +68,10 @@ def fit(
         FloatingPointError: if the loss becomes infinite or not a number.
         ConnectionError: if the data set cannot be fetched, or another process of the run has ended.
     """
+    backends.keep_memory()  # before JAX starts its threads
     recipe = get_recipe(recipe) if isinstance(recipe, str) else recipe
     devices, directory = find_devices(devices), Path(output_dir)
+    recipe = choose_precision(recipe, directory, resume)
     check_sizes(recipe)
     folder = RunFolder(directory, recipe, resume) if devices.writes else contextlib.nullcontext()
     with devices.naming_lost_processes(), naming_full_disk(directory), folder, devices.scope():

@@ -1,6 +1,10 @@
 """What a backend computes itself equals the contract: values and gradients, in both layouts, float32 and bfloat16."""
 
 import contextlib
+import os
+import platform
+import subprocess
+import sys
 
 import keras
 import numpy as np
@@ -181,6 +185,43 @@ def test_memory_and_waiting(module):
     variable = keras.Variable(np.ones(3, "float32"))
     assert module.wait_for([variable]) is None
     assert module.peak_memory() > 10**7
+
+
+WORK = """
+import resource, sys
+import numpy as np, keras, keras_mixers
+from keras_mixers.training import keep_memory
+
+if sys.argv[1] == "late":
+    keras.ops.add(keras.ops.ones(3), 1)
+print(keep_memory())
+model = keras_mixers.SplitMixerI(dim=64, blocks=2, input_shape=(32, 32, 3))
+model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+x, y = np.zeros((64, 32, 32, 3), "float32"), np.zeros(64, "int32")
+for step in range(8):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    model.train_on_batch(x, y)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has such settings")
+@pytest.mark.parametrize("when", ["first", "late", "refused"])
+def test_memory_is_kept(when):
+    """A page fault is a page of 4 kB that the system provides anew: a step of training takes 100 MB."""
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu"} | (
+        {"KERAS_MIXERS_KEEP_MEMORY": "0"} if when == "refused" else {}
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", WORK, when], env=environment, capture_output=True, text=True, check=True
+    )
+    kept, faults = done.stdout.split()[-2:]
+    own = {"jax": when == "first", "torch": when != "refused", "tensorflow": False}[backends.NAME]
+    assert kept == str(own)
+    if own or backends.NAME == "tensorflow":
+        assert int(faults) < 2000
+    if backends.NAME == "jax":
+        assert ("before the first array is made" in done.stderr) == (when == "late")
 
 
 def test_a_device_can_be_assumed():

@@ -70,7 +70,7 @@ def test_recipe_is_the_papers(name):
         recipe.dataset, recipe.epochs, recipe.batch_size, recipe.learning_rate, recipe.weight_decay, recipe.epsilon,
         recipe.clip_norm, recipe.published,
     ) == PUBLISHED[name]  # fmt: skip
-    assert (recipe.schedule, recipe.decay_all, recipe.precision) == ("triangular", True, "float16")
+    assert (recipe.schedule, recipe.decay_all, recipe.precision) == ("triangular", True, "auto")
     assert recipe.model in PRESETS
     preset = PRESETS[recipe.model]
     assert preset.pixels.size == recipe.pixels.size
@@ -98,7 +98,7 @@ def test_augmentation_is_the_papers():
 def test_photos_is_for_ones_own_images():
     recipe = get_recipe("photos")
     assert (recipe.model, recipe.dataset, recipe.pixels.size) == ("splitmixer_i_256_8_p7_k7", "folder", 224)
-    assert (recipe.epochs, recipe.precision, recipe.published) == (30, "float32", None)
+    assert (recipe.epochs, recipe.precision, recipe.published) == (30, "auto", None)
     assert recipe.augmentation == Augmentation(flip=True, rand_augment=(2, 12), crop_scale=(0.25, 1.0))
 
 
@@ -145,7 +145,10 @@ def test_survives_json(name):
         ({"learning_rate": "-1"}, r"learning_rate must be a positive number, got learning_rate=-1"),
         ({"weight_decay": -0.1}, r"weight_decay must be a number of at least 0"),
         ({"ema": 1.5}, r"ema must be a number in \(0, 1\)"),
-        ({"precision": "int8"}, r"precision must be one of 'float32', 'float16', 'bfloat16', got precision='int8'"),
+        (
+            {"precision": "int8"},
+            r"precision must be one of 'auto', 'float32', 'float16', 'bfloat16', got precision='int8'",
+        ),
         ({"optimizer": "sgd"}, r"optimizer must be one of 'adamw', 'muon', got optimizer='sgd'"),
         ({"early_size": 32}, r"early_size must be less than pixels.size, got early_size=32 and pixels.size=32"),
         ({"early_size": 0}, r"early_size must be a whole number of at least 1"),

@@ -18,9 +18,11 @@ import tensorflow as tf
 from keras.src.callbacks.callback_list import CallbackList
 from small_run import CLASSES, RECIPE, assert_same_curve, images, train
 
+from keras_mixers import environment
+from keras_mixers.backends import assume_device
 from keras_mixers.data import Augmentation, Images
 from keras_mixers.inference import load_trained
-from keras_mixers.training import Recipe, fit, get_recipe
+from keras_mixers.training import Recipe, fit, folder, get_recipe
 from keras_mixers.training.callbacks import CHECK_EVERY
 from keras_mixers.training.checkpoints import Position, last_checkpoint
 from keras_mixers.training.history import read_history
@@ -429,6 +431,35 @@ def test_mixed_precision_trains(precision, tmp_path):
     run = train(tmp_path / "run", replace(RECIPE, precision=precision, epochs=2))
     assert run.model.get_layer("block_0_channel").compute_dtype == precision
     assert run.history[-1]["loss"] < run.history[0]["loss"]
+
+
+@pytest.mark.parametrize(
+    ("backend", "device", "flags", "precision"),
+    [
+        ("torch", "cpu", "fma avx512f avx512_bf16", "bfloat16"),
+        ("tensorflow", "cpu", "amx_bf16 amx_tile", "bfloat16"),
+        ("jax", "cpu", "avx512_bf16", "float32"),
+        ("torch", "cpu", "fma avx2 avx512f", "float32"),
+        ("jax", "gpu", "", "float16"),
+        ("jax", "tpu", "", "bfloat16"),
+        ("torch", "mps", "avx512_bf16", "float32"),
+    ],
+)
+def test_the_fastest_precision(backend, device, flags, precision, monkeypatch):
+    monkeypatch.setattr(environment, "_cpuinfo", {"flags": flags}.get)
+    monkeypatch.setattr(environment.backends, "FAST_BFLOAT16_ON_CPU", backend != "jax")
+    with assume_device(device):
+        assert environment.fastest_precision() == precision
+
+
+def test_precision_auto_becomes_the_fastest_and_stays_on_resume(tmp_path, monkeypatch):
+    recipe = replace(RECIPE, precision="auto", epochs=1)
+    monkeypatch.setattr(folder, "fastest_precision", lambda: "bfloat16")
+    run = train(tmp_path / "run", recipe)
+    assert run.model.get_layer("block_0_channel").compute_dtype == "bfloat16"
+    assert run.metrics["recipe"]["precision"] == "bfloat16"
+    monkeypatch.setattr(folder, "fastest_precision", lambda: "float32")
+    assert train(tmp_path / "run", recipe, resume=True).metrics["recipe"]["precision"] == "bfloat16"
 
 
 def test_starts_from_weights_with_a_new_head_and_frozen_blocks(unbroken, tmp_path):

@@ -1,0 +1,28 @@
+"""Settings of a process that was started for this library alone; the package imports this before any backend."""
+
+import os
+import sys
+from pathlib import Path
+
+
+def prepare_process() -> None:
+    """Sets what TensorFlow and OpenMP read from the environment when they start, unless the user has set it.
+
+    TensorFlow would print ten lines about itself, and where it only feeds the images it needs no oneDNN. PyTorch's
+    threads would spin while they wait for one another: beside a process that computes, they then wait for a thread
+    that has no core, and take ten times as long.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    if os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow":
+        os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+def is_own_process() -> bool:
+    """Whether this process is `python -m keras_mixers` or `keras-mixers`."""
+    module = sys.orig_argv[sys.orig_argv.index("-m") + 1 :][:1] if "-m" in sys.orig_argv else []
+    return module == ["keras_mixers"] or Path(sys.argv[0]).stem == "keras-mixers"
+
+
+if is_own_process():
+    prepare_process()
