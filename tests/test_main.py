@@ -165,3 +165,21 @@ def test_the_recipes_are_listed_without_what_trains_them():
     assert done.stdout.splitlines()[-1] == "0 2"
     assert 'pip install "keras-mixers[train]"' in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("start", "policy"),
+    [
+        (("-m", "keras_mixers", "list"), "PASSIVE"),
+        (("-c", "import keras_mixers"), "None"),
+        (("-m", "platform"), "None"),
+    ],
+)
+def test_threads_are_passive_only_in_a_process_of_its_own(start, policy, tmp_path):
+    """A hook that runs when Python ends tells what the process has set."""
+    hook = "import atexit, os, sys\natexit.register(lambda: print(os.environ.get('OMP_WAIT_POLICY'), file=sys.stderr))"
+    (tmp_path / "sitecustomize.py").write_text(hook)
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    environment["PYTHONPATH"] = os.pathsep.join([str(tmp_path), str(ROOT)])
+    done = subprocess.run([sys.executable, *start], env=environment, capture_output=True, text=True, check=True)
+    assert done.stderr.split()[-1] == policy

@@ -209,12 +209,9 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 @pytest.mark.parametrize("when", ["first", "late", "refused"])
 def test_memory_is_kept(when):
     """A page fault is a page of 4 kB that the system provides anew: a step of training takes 100 MB."""
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu"} | (
-        {"KERAS_MIXERS_KEEP_MEMORY": "0"} if when == "refused" else {}
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", WORK, when], env=environment, capture_output=True, text=True, check=True
-    )
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "KERAS_MIXERS_KEEP_MEMORY": str(int(when != "refused"))}
+    command = [sys.executable, "-c", WORK, when]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     kept, faults = done.stdout.split()[-2:]
     own = {"jax": when == "first", "torch": when != "refused", "tensorflow": False}[backends.NAME]
     assert kept == str(own)
