@@ -64,8 +64,18 @@ def test_depthwise(size, name, data_format, dtype, rng):
         assert_agree(of(getattr(backends, name)), of(expected), (*inputs, bias), rng, dtype)
 
 
+@pytest.fixture(params=[True, False], ids=["convolved", "multiplied"])
+def either_product(request, monkeypatch):
+    """PyTorch computes 1 x 1 convolutions in two ways, of which it takes the one that is faster on the processor."""
+    if backends.NAME == "torch":
+        monkeypatch.setattr("keras_mixers.backends.torch.CONVOLVES_FASTER", request.param)
+    elif request.param:
+        pytest.skip("only PyTorch has two ways")
+
+
 @both_precisions
 @both_formats
+@pytest.mark.usefixtures("either_product")
 @pytest.mark.parametrize("name", ["pointwise_conv", "patch_conv"])
 def test_pointwise(name, data_format, dtype, rng):
     def of(module):
@@ -81,6 +91,7 @@ def test_pointwise(name, data_format, dtype, rng):
 
 
 @both_formats
+@pytest.mark.usefixtures("either_product")
 def test_spans(data_format, rng):
     axis = -1 if data_format == "channels_last" else 1
     x = ops.convert_to_tensor(np.moveaxis(rng.normal(size=(2, 5, 4, 6)), -1, axis), "float32")
