@@ -5,6 +5,7 @@ import json
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, astuple, dataclass, fields
+from operator import attrgetter
 from pathlib import Path
 
 import numpy as np
@@ -22,25 +23,15 @@ DISTURBING_LOAD = 0.1
 
 @dataclass(frozen=True)
 class Timing:
-    """How one subject did at one task.
+    """How one subject, `"ours"` or a peer, did at one task.
 
     Attributes:
-        backend: Keras's backend.
-        model: name in the table of models.
-        subject: `"ours"`, or the peer.
-        mode: `"inference"` or `"training"`.
-        batch: images in a batch.
-        image_size: height and width of the images in pixels.
-        precision: `"float32"`, `"bfloat16"` or `"float16"`.
-        images_per_second: median over the rounds.
-        low: first quartile of images per second.
-        high: third quartile of images per second.
-        ours_to_this: images per second of ours to those of this subject in the same round, median over the rounds.
+        images_per_second: median over the rounds; `low` and `high` are the quartiles.
+        ours_to_this: ratio of our images per second to the subject's in the same round, median over the rounds.
         latency_ms: median milliseconds for a batch of 1, None for larger ones.
-        peak_memory_mb: the most memory that the subject took alone, in millions of bytes: of a process on a CPU, with
-            its libraries, and of tensors on a GPU. None if it was not measured.
-        load_of_others: the cores that other processes kept busy in the rounds, on average; None where the system does
-            not tell.
+        peak_memory_mb: the subject's peak memory in millions of bytes: of its process on a CPU, with all libraries, of
+            its tensors on a GPU. None if it was not measured.
+        load_of_others: mean number of cores that other processes kept busy; None where the system does not tell.
     """
 
     backend: str
@@ -81,8 +72,7 @@ class Report:
     def __str__(self) -> str:
         precisions = ", ".join(dict.fromkeys(result.precision for result in self.results))
         parts = [str(self.machine), aligned(_rows(self.results))]
-        comparisons = _comparisons(self.results)
-        if comparisons:
+        if comparisons := _comparisons(self.results):
             heading = ("images/s of ours to those of the fastest", "mode", "batch", "ratio", "peer")
             parts.append(aligned([heading, *comparisons]))
         parts.append(
@@ -118,31 +108,25 @@ def summarize(
     peaks: dict[str, float],
     load_of_others: float | None = None,
 ) -> list[Timing]:
-    """Makes the results of a task of the seconds for `batches` batches, of each subject in each round."""
-    ours = np.array(times[OURS])
-    results = []
-    for name, seconds in times.items():
-        seconds = np.array(seconds)
+    """Turns the seconds that each subject took for `batches` batches in each round into the results of a task."""
+
+    def timing(name: str) -> Timing:
+        seconds = np.array(times[name])
         low, median, high = np.quantile(task.batch * batches / seconds, [0.25, 0.5, 0.75])
-        results.append(
-            Timing(
-                backends.NAME,
-                task.model,
-                name,
-                task.mode,
-                task.batch,
-                task.image_size,
-                task.precision,
-                images_per_second=float(median),
-                low=float(low),
-                high=float(high),
-                ours_to_this=float(np.median(seconds / ours)),
-                latency_ms=float(np.median(seconds / batches)) * 1000 if task.batch == 1 else None,
-                peak_memory_mb=peaks.get(name),
-                load_of_others=load_of_others,
-            )
+        return Timing(
+            backend=backends.NAME,
+            subject=name,
+            images_per_second=float(median),
+            low=float(low),
+            high=float(high),
+            ours_to_this=float(np.median(seconds / np.array(times[OURS]))),
+            latency_ms=float(np.median(seconds / batches)) * 1000 if task.batch == 1 else None,
+            peak_memory_mb=peaks.get(name),
+            load_of_others=load_of_others,
+            **asdict(task),
         )
-    return results
+
+    return list(map(timing, times))
 
 
 def check_csv(path: str | Path) -> Path:
@@ -174,11 +158,9 @@ def _rows(results: Sequence[Timing]) -> list[tuple[object, ...]]:
         return "" if value is None else f"{value:,.{digits}f}"
 
     columns: dict[str, Callable[[Timing], object]] = {
-        "model": lambda result: result.model,
-        "image": lambda result: result.image_size,
-        "mode": lambda result: result.mode,
-        "batch": lambda result: result.batch,
-        "subject": lambda result: result.subject,
+        **{
+            name.removesuffix("_size"): attrgetter(name) for name in ("model", "image_size", "mode", "batch", "subject")
+        },
         "images/s": lambda result: f"{number(result.images_per_second)} ({number(result.low)} - {number(result.high)})",
         "ours/this": lambda result: number(result.ours_to_this, 2),
     }

@@ -1,5 +1,6 @@
 """What a benchmark times: ours and its peers, each ready to compute a task's batches on Keras's device."""
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,21 +16,17 @@ from keras_mixers.models import create_model, get_preset
 from keras_mixers.training import AdamW
 
 OURS = "ours"
+# A subject is warm when the times of its last two batches differ by less than this fraction, or after the most batches.
+WARM, WARM_UP_BATCHES, MOST_WARM_UP_BATCHES = 0.2, 3, 10
 
 
 @dataclass(frozen=True)
 class Subject:
-    """Something that can be timed.
-
-    Attributes:
-        name: such as `"ours"` or `"torch eager contiguous"`.
-        step: begins to compute one batch, and may return before it is done.
-        wait: returns when all batches are computed.
-    """
+    """Something that can be timed, such as `"ours"` or `"torch eager contiguous"`."""
 
     name: str
-    step: Callable[[], Any]
-    wait: Callable[[], None]
+    step: Callable[[], Any]  # starts to compute one batch, and may return before it is done
+    wait: Callable[[], None]  # returns when all batches are computed
 
 
 def choose_subjects(task: Task, peers: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -54,14 +51,13 @@ def make_subjects(names: Sequence[str], task: Task) -> list[Subject]:
     if any(name.startswith("torch compiled") for name in names):
         import torch
 
-        torch.compiler.reset()  # else it would stop compiling after as many networks as fit into its cache
-    return [
-        (_torch_subject if name.startswith("torch") else _keras_subject)(name, task, images, labels) for name in names
-    ]
+        torch.compiler.reset()  # otherwise it stops compiling once its cache is full of networks
+    makers = {name: _torch_subject if name.startswith("torch") else _keras_subject for name in names}
+    return [make(name, task, images, labels) for name, make in makers.items()]
 
 
 def _keras_subject(name: str, task: Task, images: np.ndarray, labels: np.ndarray) -> Subject:
-    """Makes a subject of a Keras model, with Keras's own functions for one batch, from tensors on its device."""
+    """Makes a subject of a Keras model, which runs `predict_on_batch` or `train_on_batch` on tensors on its device."""
     dtype = DTYPE_POLICIES[task.precision]
     if name == OURS:
         shape = (task.image_size, task.image_size, 3)
@@ -77,7 +73,7 @@ def _keras_subject(name: str, task: Task, images: np.ndarray, labels: np.ndarray
 
 
 def _torch_subject(name: str, task: Task, images: np.ndarray, labels: np.ndarray) -> Subject:
-    """Makes a subject of the network in PyTorch, on the kind of device on which Keras's backend computes."""
+    """Makes a subject of the network in PyTorch, on the kind of device that Keras's backend uses."""
     import torch
 
     from keras_mixers.backends.torch import wait_for
@@ -116,3 +112,29 @@ def _torch_subject(name: str, task: Task, images: np.ndarray, labels: np.ndarray
             return loss
 
     return Subject(name, train, wait_for)
+
+
+def warm_up(subject: Subject, clock: Callable[[], float] = time.perf_counter) -> None:
+    """Lets a subject compute batches until two in a row take about as long, or there are enough of them."""
+    times = []
+    while len(times) < MOST_WARM_UP_BATCHES:
+        times.append(_seconds(subject, 1, clock))
+        if len(times) >= WARM_UP_BATCHES and abs(times[-1] - times[-2]) < WARM * max(times[-2:]):
+            return
+
+
+def time_in_rounds(
+    subjects: Sequence[Subject], repetitions: int, batches: int, clock: Callable[[], float] = time.perf_counter
+) -> dict[str, list[float]]:
+    """Returns the seconds that each subject took for its batches, round by round; all are timed once a round."""
+    rounds = [[_seconds(subject, batches, clock) for subject in subjects] for _ in range(repetitions)]
+    return {subject.name: list(seconds) for subject, seconds in zip(subjects, zip(*rounds, strict=True), strict=True)}
+
+
+def _seconds(subject: Subject, batches: int, clock: Callable[[], float]) -> float:
+    subject.wait()
+    start = clock()
+    for _ in range(batches):
+        subject.step()
+    subject.wait()
+    return clock() - start

@@ -1,4 +1,4 @@
-"""What a benchmark asks of each subject: a batch of images through a model of the table."""
+"""What a benchmark asks of each subject."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ PRECISIONS = tuple(DTYPE_POLICIES)
 
 @dataclass(frozen=True)
 class Task:
-    """What each subject does: a batch of images through a model of the table, with or without a step of training."""
+    """What each subject does: run or train a model of the table on a batch of images."""
 
     model: str
     mode: str
@@ -25,7 +25,7 @@ class Task:
 def make_tasks(
     models: Sequence[str], *, batch: Sequence[int], image_size: int | None, precision: str, modes: Sequence[str]
 ) -> list[Task]:
-    """Returns the tasks that the arguments of `benchmark` describe, if all of them can be carried out."""
+    """Returns the tasks that the arguments of `benchmark` describe, once all of them are checked."""
     check_choice("precision", precision, PRECISIONS)
     modes = [check_choice("modes", mode, MODES) for mode in modes]
     batch = [check_positive_int("batch", size) for size in batch]

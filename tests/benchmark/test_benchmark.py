@@ -46,7 +46,7 @@ def test_models_without_peers_are_measured_alone():
     report = benchmark(["tiny_ii"], ["keras"], batch=[2], image_size=8, modes=["inference"], repetitions=1)
     assert [result.subject for result in report.results] == ["ours"]
     assert len(report.notes) == 1
-    assert "got 'tiny_ii', which SplitMixerII makes; it is measured by itself." in str(report)
+    assert "got 'tiny_ii', which SplitMixerII builds; it is measured alone." in str(report)
 
 
 @pytest.mark.parametrize(

@@ -78,7 +78,7 @@ def test_sizes_are_the_tables():
 
 
 def test_refuses_models_without_peers():
-    with pytest.raises(ValueError, match=r"Peers are written for ConvMixer and SplitMixerI, got 'stridemixer_256_8'"):
+    with pytest.raises(ValueError, match=r"Peers exist for ConvMixer and SplitMixerI, got 'stridemixer_256_8'"):
         sizes_of("stridemixer_256_8")
 
 

@@ -2,8 +2,7 @@
 
 import pytest
 
-from keras_mixers.benchmark.subjects import Subject
-from keras_mixers.benchmark.timing import time_in_rounds, warm_up
+from keras_mixers.benchmark.subjects import Subject, time_in_rounds, warm_up
 
 pytestmark = pytest.mark.backend_independent
 
