@@ -15,8 +15,7 @@ from keras_mixers import backends
 from keras_mixers.benchmark.peak_memory import measure_peak_memory
 from keras_mixers.benchmark.peers import check_peer
 from keras_mixers.benchmark.report import Report, summarize
-from keras_mixers.benchmark.subjects import choose_subjects, make_subjects, time_in_rounds, warm_up
-from keras_mixers.benchmark.tasks import MODES, make_tasks
+from keras_mixers.benchmark.subjects import MODES, choose_subjects, make_subjects, make_tasks, time_in_rounds, warm_up
 from keras_mixers.environment import busy_seconds_of_others, describe_environment, load_of_others
 from keras_mixers.layers.validation import check_positive_int
 

@@ -8,8 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from keras_mixers import backends
-from keras_mixers.benchmark.subjects import make_subjects, warm_up
-from keras_mixers.benchmark.tasks import Task
+from keras_mixers.benchmark.subjects import Task, make_subjects, warm_up
 
 
 def measure_peak_memory(subject: str, task: Task) -> float:

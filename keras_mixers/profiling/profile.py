@@ -17,19 +17,11 @@ FLOPS_OF_A_NORM = 4
 
 @dataclass(frozen=True)
 class LayerProfile:
-    """What one layer costs for one image.
-
-    Attributes:
-        kind: name of its class.
-        output_shape: shape of its output, without the batch axis.
-        params: trainable parameters.
-        macs: multiply-accumulates of its convolutions or matrix product.
-        published_flops: `macs` + 4 for each element that a `BatchNormalization` in it outputs.
-    """
+    """What one layer costs for one image, in the counts of `Profile`."""
 
     name: str
-    kind: str
-    output_shape: Shape
+    kind: str  # name of its class
+    output_shape: Shape  # without the batch axis
     params: int
     macs: int
     published_flops: int

@@ -172,11 +172,9 @@ def savings(dim: int = 256, save: str | Path | None = None) -> "Figure":
 
     rows = [name for name, preset in PRESETS.items() if preset.pixels.size == 32 and preset.family != "ConvMixer"]
     baseline = _profile("convmixer_256_8_p2_k5", 10)
-    for place, (cost, words, color) in enumerate(
-        (("params", "parameters", style.BLUE), ("macs", "MACs", style.YELLOW))
-    ):
+    for shift, cost, label, color in ((-0.2, "params", "parameters", style.BLUE), (0.2, "macs", "MACs", style.YELLOW)):
         parts = [100 * (1 - getattr(_profile(name, 10), cost) / getattr(baseline, cost)) for name in rows]
-        networks.barh(np.arange(len(rows)) + 0.4 * place - 0.2, parts, 0.38, color=color, label=words, ec="0.3", lw=0.5)
+        networks.barh(np.arange(len(rows)) + shift, parts, 0.38, color=color, label=label, ec="0.3", lw=0.5)
     networks.set_yticks(np.arange(len(rows)), rows, fontsize="small")
     networks.invert_yaxis()
     networks.set(title="networks on CIFAR-10", xlabel="saved against convmixer_256_8_p2_k5, in %")

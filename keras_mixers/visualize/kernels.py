@@ -81,7 +81,7 @@ def depthwise_kernels(
         >>> [axes.get_title() for axes in figure.axes]
         ['block 0', 'block 1', 'block 2']
     """
-    mixers = list(filter(has_kernels, model.layers))
+    mixers = spatial_mixers(model)
     if not mixers:
         raise ValueError(f"model must have spatial mixers, as ConvMixer and SplitMixer do, got {model.name!r}.")
     if blocks is None:
@@ -105,9 +105,9 @@ def depthwise_kernels(
     return style.saved(figure, save)
 
 
-def has_kernels(layer: keras.layers.Layer) -> bool:
-    """Whether a layer is a spatial mixer whose kernels can be drawn."""
-    return isinstance(layer, SpatialMixer1D | SpatialMixer2D)
+def spatial_mixers(model: keras.Model) -> list[keras.layers.Layer]:
+    """Returns the layers whose kernels can be drawn."""
+    return [layer for layer in model.layers if isinstance(layer, SpatialMixer1D | SpatialMixer2D)]
 
 
 def _red_and_blue(tiles: np.ndarray) -> np.ndarray:

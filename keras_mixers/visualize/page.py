@@ -17,7 +17,7 @@ from keras_mixers.training.curves import training_curves
 from keras_mixers.visualize.channel_reach import channel_reach, mixes_channels
 from keras_mixers.visualize.class_maps import class_maps
 from keras_mixers.visualize.feature_maps import feature_maps
-from keras_mixers.visualize.kernels import depthwise_kernels, has_kernels, patch_embedding
+from keras_mixers.visualize.kernels import depthwise_kernels, patch_embedding, spatial_mixers
 
 PAGE = Template("""<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8">
@@ -79,7 +79,7 @@ def write_page(
             partial(patch_embedding, model)),
         "depthwise_kernels": ("Depthwise kernels of successive blocks; red is above zero, blue below. Pairs of "
             "one-dimensional kernels are drawn as bars beside their product.",
-            any(map(has_kernels, model.layers)), partial(depthwise_kernels, model)),
+            bool(spatial_mixers(model)), partial(depthwise_kernels, model)),
         "channel_reach": ("Which channels of the patch embedding can influence each channel after a block.",
             any(map(mixes_channels, model.layers)), partial(channel_reach, model)),
         "feature_maps": ("What the network makes of the image, after the embedding and after each block; each map is "

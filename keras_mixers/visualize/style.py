@@ -21,7 +21,6 @@ PURPLE, SKY, YELLOW, BLACK = "#CC79A7", "#56B4E9", "#F0E442", "#000000"
 # Numbers around zero: blue below, red above; and numbers from small to large.
 DIVERGING, SEQUENTIAL = "RdBu_r", "viridis"
 NEGATIVE, POSITIVE = "#2166AC", "#B2182B"
-GAP = (1.0, 1.0, 1.0)
 # Side in pixels to which the tiles of a mosaic are enlarged, so that the gaps between them stay thin.
 TILE = 16
 
@@ -86,18 +85,16 @@ def mosaic(tiles: np.ndarray, frames: np.ndarray | None = None) -> np.ndarray:
         >>> mosaic(np.zeros((4, 16, 16, 3))).shape
         (36, 36, 3)
     """
-    count, height, width, _ = tiles.shape
-    enlarged = math.ceil(TILE / max(height, width))
+    enlarged = math.ceil(TILE / max(tiles.shape[1:3]))
     tiles = tiles.repeat(enlarged, 1).repeat(enlarged, 2)
+    count, height, width, _ = tiles.shape
     columns = math.ceil(math.sqrt(count))
-    framed = np.tile(np.array(GAP), (count, *(side + 2 for side in tiles.shape[1:3]), 1))
-    if frames is not None:
-        framed[:] = frames[:, None, None]
-    framed[:, 1:-1, 1:-1] = tiles
     rows = math.ceil(count / columns)
-    blank = np.tile(np.array(GAP), (rows * columns - count, *framed.shape[1:3], 1))
-    grid = np.concatenate([framed, blank]).reshape(rows, columns, *framed.shape[1:])
-    return grid.swapaxes(1, 2).reshape(rows * framed.shape[1], columns * framed.shape[2], 3)
+    grid = np.ones((rows * columns, height + 2, width + 2, 3))
+    grid[:count] = 1 if frames is None else frames[:, None, None]
+    grid[:count, 1:-1, 1:-1] = tiles
+    grid = grid.reshape(rows, columns, height + 2, width + 2, 3).swapaxes(1, 2)
+    return grid.reshape(rows * (height + 2), columns * (width + 2), 3)
 
 
 def show(axes: "Axes", image: Any, title: str = "") -> None:
