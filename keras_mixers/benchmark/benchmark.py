@@ -1,10 +1,9 @@
 """How fast our networks run, side by side with the same networks as others write them.
 
-All subjects of a task are timed in the same process, one after the other in each of several rounds, so that a machine
-that becomes slower or faster does so for all of them. That does not make up for other processes on the same cores. They
-can disturb one subject far more than another: with one of two cores taken, eager PyTorch, whose threads wait for
-one another, was seen to take 460 ms for a batch instead of 4. What others took is therefore measured with each task,
-and a report says which of its ratios do not count.
+All subjects of a task are timed in one process, in turn in each of several rounds, so that a machine that slows down
+does so for all of them. Other processes on the same cores can still disturb one subject far more than another: with one
+of two cores taken, eager PyTorch, whose threads wait for one another, took 460 ms for a batch instead of 4. Their load
+is therefore measured with each task, and a report says which of its ratios do not count.
 """
 
 import gc
@@ -16,9 +15,7 @@ from keras_mixers import backends
 from keras_mixers.benchmark.peak_memory import measure_peak_memory
 from keras_mixers.benchmark.peers import check_peer
 from keras_mixers.benchmark.report import Report, summarize
-from keras_mixers.benchmark.subjects import choose_subjects, make_subjects
-from keras_mixers.benchmark.tasks import MODES, make_tasks
-from keras_mixers.benchmark.timing import time_in_rounds, warm_up
+from keras_mixers.benchmark.subjects import MODES, choose_subjects, make_subjects, make_tasks, time_in_rounds, warm_up
 from keras_mixers.environment import busy_seconds_of_others, describe_environment, load_of_others
 from keras_mixers.layers.validation import check_positive_int
 
@@ -38,25 +35,25 @@ def benchmark(
 ) -> Report:
     """Measures how fast models of the table run, side by side with peers.
 
-    Every subject of a task is warmed up. Then, in each of the repetitions, each of them computes its batches of
-    synthetic images once, and the clock stops when the results are there. In inference, norms use their moving
-    statistics and no gradients are kept; a step of training is forward, cross-entropy, backward and AdamW.
+    Every subject of a task is warmed up. Then, in each repetition, each subject computes its batches of synthetic
+    images once, and the clock stops when the results are there. In inference, norms use their moving statistics and no
+    gradients are kept; a training step is forward, cross-entropy, backward and AdamW.
 
-    On a GPU, JAX takes most of the memory at once and leaves little to PyTorch: set the environment variable
-    XLA_PYTHON_CLIENT_PREALLOCATE=false before Python starts.
+    On a GPU, JAX preallocates most of the memory and leaves little to PyTorch, unless the environment variable
+    XLA_PYTHON_CLIENT_PREALLOCATE=false is set before Python starts.
 
     Args:
         models: names of the table.
         against: peers, of `"keras"` (plain layers), `"torch"` (hand-written, eager), `"torch-compiled"` and `"kimm"`.
             PyTorch is measured in both memory formats.
-        batch: images in a batch; several are measured one after another. A batch of 1 also gives the latency.
+        batch: images per batch, one or several numbers; 1 also gives the latency.
         image_size: height and width of the images in pixels; None for each model's own.
         precision: `"float32"`, or `"bfloat16"` or `"float16"` with weights in float32.
         modes: `"inference"`, `"training"` or both.
         repetitions: rounds, over which medians and quartiles are taken.
-        batches: batches that are timed at once.
-        inference_batches: as many in inference; None for as many as in training.
-        memory: whether the peak memory of each subject is measured too, in a process of its own.
+        batches: batches timed at once.
+        inference_batches: the same for inference; None for `batches`.
+        memory: whether to measure the peak memory of each subject too, in a process of its own.
 
     Returns:
         A `Report`.
@@ -65,9 +62,7 @@ def benchmark(
         ValueError: if an argument is not as above, or what a peer needs is not installed.
 
     Example:
-        >>> report = benchmark(
-        ...     ["convmixer_128_4_p1_k8"], batch=[2], image_size=8, modes=["inference"], repetitions=3
-        ... )
+        >>> report = benchmark(["convmixer_128_4_p1_k8"], batch=[2], image_size=8, modes=["inference"], repetitions=3)
         >>> [(result.subject, result.images_per_second > 0) for result in report.results]
         [('ours', True)]
     """
@@ -96,6 +91,6 @@ def benchmark(
 
 def paper_protocol() -> dict[str, Any]:
     """Returns the arguments with which both papers measured: half precision on a GPU, and many batches of 64."""
-    if backends.device() == "gpu":
-        return {"batch": (64,), "precision": "float16", "batches": 20, "inference_batches": 100}
-    return {"batch": (64,), "precision": "float32", "batches": 20, "inference_batches": 20}
+    on_gpu = backends.device() == "gpu"
+    device = {"precision": "float16" if on_gpu else "float32", "inference_batches": 100 if on_gpu else 20}
+    return {"batch": (64,), "batches": 20, **device}

@@ -1,4 +1,4 @@
-"""The most memory that a subject takes, alone in a process: `measure_peak_memory` starts this file as one."""
+"""The peak memory of a subject alone in a process: `measure_peak_memory` runs this file as one."""
 
 import json
 import os
@@ -8,21 +8,15 @@ from dataclasses import asdict
 from pathlib import Path
 
 from keras_mixers import backends
-from keras_mixers.benchmark.subjects import make_subjects
-from keras_mixers.benchmark.tasks import Task
-from keras_mixers.benchmark.timing import warm_up
+from keras_mixers.benchmark.subjects import Task, make_subjects, warm_up
 
 
 def measure_peak_memory(subject: str, task: Task) -> float:
-    """Returns the most memory, in millions of bytes, that a subject takes for a task, alone in a process.
-
-    Raises:
-        RuntimeError: if that process fails.
-    """
+    """Returns the peak memory of a subject for a task in millions of bytes, or raises a RuntimeError."""
     environment = {
         "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
         **os.environ,
-        # PyTorch's process shall not hold another backend besides.
+        # PyTorch's process must not load another backend too.
         "KERAS_BACKEND": "torch" if subject.startswith("torch") else backends.NAME,
         "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]),
     }

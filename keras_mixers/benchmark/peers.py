@@ -1,7 +1,6 @@
-"""What our networks are measured against: the same networks as others write them.
+"""What our networks are measured against: ConvMixer and SplitMixer-I in plain Keras, in plain PyTorch, and kimm's.
 
-Each function makes ConvMixer or SplitMixer-I of given sizes, from images to logits: in plain layers of Keras, in plain
-modules of PyTorch, and as kimm has it. PyTorch and kimm are imported where they are used.
+PyTorch and kimm are imported where they are used.
 """
 
 import importlib.util
@@ -22,7 +21,7 @@ from keras_mixers.models import ConvMixer, SplitMixerI, get_preset
 if TYPE_CHECKING:
     import torch
 
-# What can be asked for, and the subjects that are then measured: of several, the fastest counts.
+# What `against` takes, and the subjects that are then measured: the fastest of them counts.
 PEERS = {
     "keras": ("keras",),
     "kimm": ("kimm",),
@@ -33,7 +32,7 @@ PEERS = {
 
 @dataclass(frozen=True)
 class Sizes:
-    """The sizes of a ConvMixer, or of a SplitMixer-I where there is a ratio; named as in their builders."""
+    """The sizes of a ConvMixer, or of a SplitMixer-I if it has a ratio, named as in their builders."""
 
     dim: int
     blocks: int
@@ -57,10 +56,7 @@ KIMM_MODELS = {
 
 
 def sizes_of(name: str) -> Sizes:
-    """Returns the sizes of the model that the table calls `name`.
-
-    Raises:
-        ValueError: if there is no such model, or it is neither a ConvMixer nor a SplitMixer-I.
+    """Returns the sizes of a ConvMixer or a SplitMixer-I of the table.
 
     Example:
         >>> sizes_of("splitmixer_i_256_8").segment(block=1)
@@ -69,8 +65,8 @@ def sizes_of(name: str) -> Sizes:
     preset = get_preset(name)
     if preset.builder not in (ConvMixer, SplitMixerI):
         raise ValueError(
-            f"Peers are written for ConvMixer and SplitMixerI, got {name!r}, which {preset.builder.__name__} makes; "
-            "it is measured by itself."
+            f"Peers exist for ConvMixer and SplitMixerI, got {name!r}, which {preset.builder.__name__} builds; it is "
+            "measured alone."
         )
     others = {name: value for name, value in preset.arguments.items() if name != preset.builder.blocks_argument}
     return Sizes(blocks=preset.blocks, **others)
@@ -97,13 +93,7 @@ def check_peer(peer: str) -> str:
 
 
 def keras_network(sizes: Sizes, image_size: int, dtype: str = "float32") -> keras.Model:
-    """Makes the network of plain Keras layers, channels last.
-
-    Args:
-        sizes: sizes of the network.
-        image_size: height and width of the images in pixels.
-        dtype: dtype policy, such as `"mixed_bfloat16"`.
-    """
+    """Makes the network of plain Keras layers, channels last, for square images of `image_size` pixels a side."""
     last = {"data_format": "channels_last"}
 
     def post_norm(x: Any) -> Any:
@@ -125,18 +115,17 @@ def keras_network(sizes: Sizes, image_size: int, dtype: str = "float32") -> kera
                 x = layers.Conv2D(sizes.dim, 1, **last)(x)
             else:
                 start, stop = sizes.segment(block)
-                parts = [layers.Conv2D(stop - start, 1, **last)(x[..., start:stop])]
-                parts = [x[..., :start], *parts] if start else [*parts, x[..., stop:]]
-                x = layers.Concatenate()(parts)
+                convolved = layers.Conv2D(stop - start, 1, **last)(x[..., start:stop])
+                x = layers.Concatenate()([x[..., :start], convolved] if start else [convolved, x[..., stop:]])
             x = post_norm(x)
         x = layers.GlobalAveragePooling2D(**last)(x)
         return keras.Model(image, layers.Dense(sizes.num_classes)(x))
 
 
 def torch_network(sizes: Sizes) -> "torch.nn.Module":
-    """Makes the network in PyTorch as both papers print it, one `nn.Sequential`: the layout "convmixer" of its weights.
+    """Makes the network in PyTorch as both papers print it, one `nn.Sequential` whose weights have layout "convmixer".
 
-    It takes channels first, (batch, 3, height, width), in either memory format.
+    It takes (batch, 3, height, width), in either memory format.
     """
     import torch
     from torch import nn
@@ -183,15 +172,11 @@ def torch_network(sizes: Sizes) -> "torch.nn.Module":
 
 
 def check_kimm(sizes: Sizes, image_size: int) -> str:
-    """Returns the name of kimm's class of these sizes.
-
-    Raises:
-        ValueError: if kimm has none, or cannot take such images.
-    """
+    """Returns the name of kimm's class of these sizes, if there is one that takes such images."""
     if sizes not in KIMM_MODELS:
         raise ValueError(
-            f"kimm has the ConvMixers 1536/20, 768/32 and 1024/20 for ImageNet, got {sizes}; "
-            "compare others with 'keras' or 'torch'."
+            f"kimm has the ConvMixers 1536/20, 768/32 and 1024/20 for ImageNet, got {sizes}; compare others with "
+            "'keras' or 'torch'."
         )
     if image_size < 32:
         raise ValueError(f"kimm takes images of 32 pixels or more, got image_size={image_size}; choose larger ones.")
@@ -204,27 +189,20 @@ def check_kimm(sizes: Sizes, image_size: int) -> str:
 
 
 def kimm_network(sizes: Sizes, image_size: int, dtype: str = "float32") -> keras.Model:
-    """Makes kimm's network, without its softmax and preprocessing; arguments as for `keras_network`.
-
-    Raises:
-        ValueError: if kimm is not installed, has none of these sizes, or cannot take such images.
-    """
+    """Makes kimm's network as `keras_network` makes a plain one, without its softmax and preprocessing."""
     kind = check_kimm(sizes, image_size)
     check_peer("kimm")
     import kimm
 
     with _dtype_policy(dtype):
-        return getattr(kimm.models, kind)(
-            input_shape=(image_size, image_size, 3),
-            include_preprocessing=False,
-            classifier_activation=None,
-            weights=None,
-        )
+        shape = (image_size, image_size, 3)
+        plain = {"include_preprocessing": False, "classifier_activation": None, "weights": None}
+        return getattr(kimm.models, kind)(input_shape=shape, **plain)
 
 
 @contextmanager
 def _dtype_policy(dtype: str) -> Iterator[None]:
-    """Lets layers be made as a user would who has set the dtype policy for all of them."""
+    """Makes layers under a global dtype policy, as a user would set it."""
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(dtype)
     try:

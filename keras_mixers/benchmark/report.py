@@ -3,7 +3,7 @@
 import csv
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, astuple, dataclass, fields
 from pathlib import Path
 
@@ -11,8 +11,7 @@ import numpy as np
 
 from keras_mixers import backends
 from keras_mixers.benchmark.peers import PEERS
-from keras_mixers.benchmark.subjects import OURS
-from keras_mixers.benchmark.tasks import Task
+from keras_mixers.benchmark.subjects import OURS, Task
 from keras_mixers.environment import Environment
 from keras_mixers.profiling.table import aligned
 
@@ -22,26 +21,7 @@ DISTURBING_LOAD = 0.1
 
 @dataclass(frozen=True)
 class Timing:
-    """How one subject did at one task.
-
-    Attributes:
-        backend: Keras's backend.
-        model: name in the table of models.
-        subject: `"ours"`, or the peer.
-        mode: `"inference"` or `"training"`.
-        batch: images in a batch.
-        image_size: height and width of the images in pixels.
-        precision: `"float32"`, `"bfloat16"` or `"float16"`.
-        images_per_second: median over the rounds.
-        low: first quartile of images per second.
-        high: third quartile of images per second.
-        ours_to_this: images per second of ours to those of this subject in the same round, median over the rounds.
-        latency_ms: median milliseconds for a batch of 1, None for larger ones.
-        peak_memory_mb: the most memory that the subject took alone, in millions of bytes: of a process on a CPU, with
-            its libraries, and of tensors on a GPU. None if it was not measured.
-        load_of_others: the cores that other processes kept busy in the rounds, on average; None where the system does
-            not tell.
-    """
+    """How one subject, `"ours"` or a peer, did at one task; None stands for what was not measured."""
 
     backend: str
     model: str
@@ -50,13 +30,13 @@ class Timing:
     batch: int
     image_size: int
     precision: str
-    images_per_second: float
-    low: float
-    high: float
-    ours_to_this: float
-    latency_ms: float | None = None
-    peak_memory_mb: float | None = None
-    load_of_others: float | None = None
+    images_per_second: float  # median over the rounds
+    low: float  # first quartile
+    high: float  # third quartile
+    ours_to_this: float  # our images per second relative to the subject's in the same round, median over the rounds
+    latency_ms: float | None = None  # median, for a batch of 1 only
+    peak_memory_mb: float | None = None  # millions of bytes: of its whole process on a CPU, of its tensors on a GPU
+    load_of_others: float | None = None  # mean number of cores that other processes kept busy
 
     @property
     def disturbed(self) -> bool:
@@ -66,23 +46,16 @@ class Timing:
 
 @dataclass(frozen=True)
 class Report:
-    """What a benchmark found; `print` shows it as a table.
-
-    Attributes:
-        machine: what it ran on.
-        results: one for each task and subject.
-        notes: a sentence for each peer that a model was not compared with.
-    """
+    """What a benchmark found; `print` shows it as a table."""
 
     machine: Environment
-    results: tuple[Timing, ...]
-    notes: tuple[str, ...] = ()
+    results: tuple[Timing, ...]  # one for each task and subject
+    notes: tuple[str, ...] = ()  # a sentence for each peer that a model was not compared with
 
     def __str__(self) -> str:
         precisions = ", ".join(dict.fromkeys(result.precision for result in self.results))
         parts = [str(self.machine), aligned(_rows(self.results))]
-        comparisons = _comparisons(self.results)
-        if comparisons:
+        if comparisons := _comparisons(self.results):
             heading = ("images/s of ours to those of the fastest", "mode", "batch", "ratio", "peer")
             parts.append(aligned([heading, *comparisons]))
         parts.append(
@@ -106,9 +79,7 @@ class Report:
         Path(path).write_text(json.dumps(asdict(self), indent=2) + "\n")
 
 
-CSV_COLUMNS = tuple(field.name for field in fields(Timing)) + tuple(
-    f"machine_{field.name}" for field in fields(Environment)
-)
+CSV_COLUMNS = *(field.name for field in fields(Timing)), *(f"machine_{field.name}" for field in fields(Environment))
 
 
 def summarize(
@@ -118,31 +89,25 @@ def summarize(
     peaks: dict[str, float],
     load_of_others: float | None = None,
 ) -> list[Timing]:
-    """Makes the results of a task of the seconds for `batches` batches, of each subject in each round."""
-    ours = np.array(times[OURS])
-    results = []
-    for name, seconds in times.items():
-        seconds = np.array(seconds)
+    """Turns the seconds that each subject took for `batches` batches in each round into the results of a task."""
+
+    def timing(name: str) -> Timing:
+        seconds = np.array(times[name])
         low, median, high = np.quantile(task.batch * batches / seconds, [0.25, 0.5, 0.75])
-        results.append(
-            Timing(
-                backends.NAME,
-                task.model,
-                name,
-                task.mode,
-                task.batch,
-                task.image_size,
-                task.precision,
-                images_per_second=float(median),
-                low=float(low),
-                high=float(high),
-                ours_to_this=float(np.median(seconds / ours)),
-                latency_ms=float(np.median(seconds / batches)) * 1000 if task.batch == 1 else None,
-                peak_memory_mb=peaks.get(name),
-                load_of_others=load_of_others,
-            )
+        return Timing(
+            backend=backends.NAME,
+            subject=name,
+            images_per_second=float(median),
+            low=float(low),
+            high=float(high),
+            ours_to_this=float(np.median(seconds / np.array(times[OURS]))),
+            latency_ms=float(np.median(seconds / batches)) * 1000 if task.batch == 1 else None,
+            peak_memory_mb=peaks.get(name),
+            load_of_others=load_of_others,
+            **asdict(task),
         )
-    return results
+
+    return list(map(timing, times))
 
 
 def check_csv(path: str | Path) -> Path:
@@ -167,26 +132,24 @@ def check_folder(name: str, path: str | Path) -> Path:
     return path
 
 
-def _rows(results: Sequence[Timing]) -> list[tuple[object, ...]]:
-    """Returns the table of all results, with the columns that they need."""
-
-    def number(value: float | None, digits: int = 1) -> str:
-        return "" if value is None else f"{value:,.{digits}f}"
-
-    columns: dict[str, Callable[[Timing], object]] = {
-        "model": lambda result: result.model,
-        "image": lambda result: result.image_size,
-        "mode": lambda result: result.mode,
-        "batch": lambda result: result.batch,
-        "subject": lambda result: result.subject,
-        "images/s": lambda result: f"{number(result.images_per_second)} ({number(result.low)} - {number(result.high)})",
-        "ours/this": lambda result: number(result.ours_to_this, 2),
-    }
-    if any(result.latency_ms is not None for result in results):
-        columns["latency in ms"] = lambda result: number(result.latency_ms, 2)
-    if any(result.peak_memory_mb is not None for result in results):
-        columns["peak memory in MB"] = lambda result: number(result.peak_memory_mb, 0)
-    return [tuple(columns), *(tuple(cell(result) for cell in columns.values()) for result in results)]
+def _rows(results: Sequence[Timing]) -> list[Sequence[object]]:
+    """Returns the table of all results, without empty columns."""
+    rows = [
+        {
+            "model": result.model,
+            "image": result.image_size,
+            "mode": result.mode,
+            "batch": result.batch,
+            "subject": result.subject,
+            "images/s": f"{result.images_per_second:,.1f} ({result.low:,.1f} - {result.high:,.1f})",
+            "ours/this": f"{result.ours_to_this:,.2f}",
+            "latency in ms": "" if result.latency_ms is None else f"{result.latency_ms:,.2f}",
+            "peak memory in MB": "" if result.peak_memory_mb is None else f"{result.peak_memory_mb:,.0f}",
+        }
+        for result in results
+    ]
+    headings = [heading for heading in rows[0] if any(row[heading] != "" for row in rows)]
+    return [headings, *([row[heading] for heading in headings] for row in rows)]
 
 
 def _comparisons(results: Sequence[Timing]) -> list[tuple[object, ...]]:
@@ -206,12 +169,11 @@ def _comparisons(results: Sequence[Timing]) -> list[tuple[object, ...]]:
 
 def _warnings(results: Sequence[Timing]) -> list[str]:
     """Returns a sentence for each task that other processes disturbed."""
-    return list(
-        dict.fromkeys(
-            f"DISTURBED: other processes kept {result.load_of_others:.1f} of {os.cpu_count()} cores busy while "
-            f"{result.model} was timed ({result.mode}, batch {result.batch}), so its ratios do not count; measure "
-            "again when the machine is idle."
-            for result in results
-            if result.disturbed
-        )
+    warnings = (
+        f"DISTURBED: other processes kept {result.load_of_others:.1f} of {os.cpu_count()} cores busy while "
+        f"{result.model} was timed ({result.mode}, batch {result.batch}), so its ratios do not count; measure again "
+        "when the machine is idle."
+        for result in results
+        if result.disturbed
     )
+    return list(dict.fromkeys(warnings))

@@ -1,5 +1,6 @@
-"""What a benchmark times: ours and its peers, each ready to compute a task's batches on Keras's device."""
+"""What a benchmark times: tasks, and ours and its peers as subjects that compute them on Keras's device."""
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,27 +10,57 @@ import numpy as np
 
 from keras_mixers import backends
 from keras_mixers.benchmark.peers import PEERS, check_kimm, keras_network, kimm_network, sizes_of, torch_network
-from keras_mixers.benchmark.tasks import Task
-from keras_mixers.layers.validation import DTYPE_POLICIES
+from keras_mixers.layers.validation import DTYPE_POLICIES, check_choice, check_positive_int
 from keras_mixers.models import create_model, get_preset
+from keras_mixers.profiling import without_values
 from keras_mixers.training import AdamW
 
+MODES = ("inference", "training")
+PRECISIONS = tuple(DTYPE_POLICIES)
 OURS = "ours"
+# A subject is warm when the times of its last two batches differ by less than this fraction, or after the most batches.
+WARM, WARM_UP_BATCHES, MOST_WARM_UP_BATCHES = 0.2, 3, 10
+
+
+@dataclass(frozen=True)
+class Task:
+    """What each subject does: run or train a model of the table on a batch of images."""
+
+    model: str
+    mode: str
+    batch: int
+    image_size: int
+    precision: str
+
+
+def make_tasks(
+    models: Sequence[str], *, batch: Sequence[int], image_size: int | None, precision: str, modes: Sequence[str]
+) -> list[Task]:
+    """Returns the tasks that the arguments of `benchmark` describe, once all of them are checked."""
+    check_choice("precision", precision, PRECISIONS)
+    modes = [check_choice("modes", mode, MODES) for mode in modes]
+    batch = [check_positive_int("batch", size) for size in batch]
+    if image_size is not None:
+        check_positive_int("image_size", image_size)
+    sizes = {name: image_size or get_preset(name).pixels.size for name in models}
+    for name, size in sizes.items():
+        without_values(create_model, name, input_shape=(size, size, 3), data_format="channels_last")
+    tasks = [Task(name, mode, n, sizes[name], precision) for name in sizes for mode in modes for n in batch]
+    if not tasks:
+        raise ValueError(
+            f"models, modes and batch must name at least one each, got models={list(models)}, modes={modes}, "
+            f"batch={batch}."
+        )
+    return tasks
 
 
 @dataclass(frozen=True)
 class Subject:
-    """Something that can be timed.
-
-    Attributes:
-        name: such as `"ours"` or `"torch eager contiguous"`.
-        step: begins to compute one batch, and may return before it is done.
-        wait: returns when all batches are computed.
-    """
+    """Something that can be timed, such as `"ours"` or `"torch eager contiguous"`."""
 
     name: str
-    step: Callable[[], Any]
-    wait: Callable[[], None]
+    step: Callable[[], Any]  # starts to compute one batch, and may return before it is done
+    wait: Callable[[], None]  # returns when all batches are computed
 
 
 def choose_subjects(task: Task, peers: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -54,14 +85,13 @@ def make_subjects(names: Sequence[str], task: Task) -> list[Subject]:
     if any(name.startswith("torch compiled") for name in names):
         import torch
 
-        torch.compiler.reset()  # else it would stop compiling after as many networks as fit into its cache
-    return [
-        (_torch_subject if name.startswith("torch") else _keras_subject)(name, task, images, labels) for name in names
-    ]
+        torch.compiler.reset()  # otherwise it stops compiling once its cache is full of networks
+    makers = {name: _torch_subject if name.startswith("torch") else _keras_subject for name in names}
+    return [make(name, task, images, labels) for name, make in makers.items()]
 
 
 def _keras_subject(name: str, task: Task, images: np.ndarray, labels: np.ndarray) -> Subject:
-    """Makes a subject of a Keras model, with Keras's own functions for one batch, from tensors on its device."""
+    """Makes a subject of a Keras model, which runs `predict_on_batch` or `train_on_batch` on tensors on its device."""
     dtype = DTYPE_POLICIES[task.precision]
     if name == OURS:
         shape = (task.image_size, task.image_size, 3)
@@ -77,7 +107,7 @@ def _keras_subject(name: str, task: Task, images: np.ndarray, labels: np.ndarray
 
 
 def _torch_subject(name: str, task: Task, images: np.ndarray, labels: np.ndarray) -> Subject:
-    """Makes a subject of the network in PyTorch, on the kind of device on which Keras's backend computes."""
+    """Makes a subject of the network in PyTorch, on the kind of device that Keras's backend uses."""
     import torch
 
     from keras_mixers.backends.torch import wait_for
@@ -116,3 +146,29 @@ def _torch_subject(name: str, task: Task, images: np.ndarray, labels: np.ndarray
             return loss
 
     return Subject(name, train, wait_for)
+
+
+def warm_up(subject: Subject, clock: Callable[[], float] = time.perf_counter) -> None:
+    """Lets a subject compute batches until two in a row take about as long, or there are enough of them."""
+    times = []
+    while len(times) < MOST_WARM_UP_BATCHES:
+        times.append(_seconds(subject, 1, clock))
+        if len(times) >= WARM_UP_BATCHES and abs(times[-1] - times[-2]) < WARM * max(times[-2:]):
+            return
+
+
+def time_in_rounds(
+    subjects: Sequence[Subject], repetitions: int, batches: int, clock: Callable[[], float] = time.perf_counter
+) -> dict[str, list[float]]:
+    """Returns the seconds that each subject took for its batches, round by round; all are timed once a round."""
+    rounds = [[_seconds(subject, batches, clock) for subject in subjects] for _ in range(repetitions)]
+    return {subject.name: list(seconds) for subject, seconds in zip(subjects, zip(*rounds, strict=True), strict=True)}
+
+
+def _seconds(subject: Subject, batches: int, clock: Callable[[], float]) -> float:
+    subject.wait()
+    start = clock()
+    for _ in range(batches):
+        subject.step()
+    subject.wait()
+    return clock() - start

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from keras_mixers.benchmark.benchmark import benchmark, paper_protocol
 from keras_mixers.benchmark.peers import PEERS
 from keras_mixers.benchmark.report import check_csv, check_folder
-from keras_mixers.benchmark.tasks import MODES, PRECISIONS
+from keras_mixers.benchmark.subjects import MODES, PRECISIONS
 from keras_mixers.commands.command import FAILED, Command, report_failure, whole_number
 
 MODELS = ("convmixer_256_8_p2_k5", "splitmixer_i_256_8")

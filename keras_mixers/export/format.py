@@ -21,7 +21,7 @@ class Quantization:
     """A way in which a format stores smaller numbers.
 
     Attributes:
-        tolerance: the largest `ExportReport.max_difference` that is accepted by default.
+        tolerance: the default of `export_model`'s `tolerance`.
         calibrated: whether it chooses its ranges by `representative_data`.
         integer_io: whether the network can take and give integers.
     """
@@ -37,16 +37,14 @@ class Job:
 
     Attributes:
         name: the format's name, a key of `FORMATS`.
-        format: the format itself.
-        folder: a folder for this job alone, for intermediate files. It holds `images.npy`, on which the export is
-            compared, and, for a calibrated quantization, `representative.npy`.
+        folder: a folder for this job's intermediate files.
         file_name: name of the file that is written.
-        form: how the network was written out in plain layers. Of use to a format are `raw`, the dtype of pixels from 0
-            to 255 or None for normalised images, and `image_size`.
+        form: how the network was written out in plain layers. Formats use `raw`, the dtype of pixels from 0 to 255 or
+            None for normalised images, and `image_size`.
         batch_size: number of images in a batch, None if it may vary.
         quantization: a key of the format's `quantizations`, or None.
         integer_io: whether the network takes and gives integers.
-        metadata: what the file has to say about itself, see `read_metadata`.
+        metadata: what the file says about itself, see `read_metadata`.
     """
 
     name: str
@@ -61,7 +59,7 @@ class Job:
 
     @property
     def target(self) -> Path:
-        """The path to write to; once compared, all files in its folder are moved to where the user wants them."""
+        """The path to write to; after the comparison all files in its folder are moved to the user's."""
         return self.folder / "written" / self.file_name
 
     @property
@@ -74,11 +72,11 @@ class Job:
         return (self.batch_size, *model.input_shape[1:])
 
     def images(self) -> np.ndarray:
-        """Returns the images on which the export is compared, (n, ...) as the export takes them."""
+        """Returns the images on which the export is compared, as it takes them."""
         return np.load(self.folder / "images.npy")
 
     def representative(self) -> Iterator[np.ndarray]:
-        """Yields the images that a quantization is calibrated on, in batches as the export takes them."""
+        """Yields batches of the images that calibrate a quantization, as the export takes them."""
         images, size = np.load(self.folder / "representative.npy"), self.batch_size or 1
         for first in range(0, len(images), size):
             yield np.resize(images[first : first + size], (size, *images.shape[1:]))  # the last batch is filled up
@@ -87,16 +85,16 @@ class Job:
 class Format:
     """A format of exported networks. A new one is a subclass, with `write` and `open`, and a row in `FORMATS`.
 
-    Its module must not import a backend or a runtime before `write` or `open` is called: the table imports all of them.
+    Its module must not import a backend or a runtime before `write` or `open` is called: the table imports all modules.
 
     Attributes:
         title: what users call it.
-        suffix: how its files end; "" for a folder.
+        suffix: of its files; "" for a folder.
         companions: suffixes of the files that it writes beside the main one.
         backend: Keras's backend that writes it, None for any.
-        packages: modules that must be installed to write and to open it.
+        packages: modules that must be installed to write and open it.
         extra: the extra of this package that installs them.
-        tolerance: the largest `ExportReport.max_difference` that is accepted by default.
+        tolerance: the default of `export_model`'s `tolerance`.
         quantizations: how it can store smaller numbers, by name.
     """
 
@@ -110,7 +108,7 @@ class Format:
     quantizations: dict[str, Quantization] = {}
 
     def form(self, form: Form, quantization: str | None) -> Form:
-        """Returns how the network has to be written out in plain layers, given what the user asked for."""
+        """Returns how to write the network out in plain layers, given what the user asked for."""
         return form
 
     def write(self, model: keras.Model, job: Job) -> None:
@@ -118,7 +116,7 @@ class Format:
         raise NotImplementedError
 
     def open(self, path: Path) -> Run:
-        """Returns the file, opened by its own runtime, as a function from a batch of images to the output."""
+        """Opens the file in its own runtime, as a function from a batch of images to the output."""
         raise NotImplementedError
 
     def append_metadata(self, path: Path, metadata: dict[str, Any]) -> None:
@@ -129,6 +127,6 @@ class Format:
                 archive.writestr("labels.txt", "\n".join(metadata["class_names"]))
 
     def read_metadata(self, path: Path) -> str:
-        """Returns the metadata as JSON; here from a zip archive, whatever folder in it they are in."""
+        """Returns the metadata as JSON; here from a zip archive, in any folder of it."""
         with zipfile.ZipFile(path) as archive:
             return archive.read(next(name for name in archive.namelist() if name.split("/")[-1] == METADATA)).decode()

@@ -1,19 +1,18 @@
 """The table of formats that a network can be exported to, and what users ask of it by name."""
 
-import difflib
 import importlib.util
 import json
-from collections.abc import Iterable
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 from keras_mixers.export.format import Format, Quantization
 from keras_mixers.export.keras_file import KerasFile
 from keras_mixers.export.litert import LiteRT
-from keras_mixers.export.onnx import Onnx
-from keras_mixers.export.openvino import OpenVino
+from keras_mixers.export.onnx import Onnx, OpenVino
 from keras_mixers.export.saved_model import SavedModel
 from keras_mixers.export.torch_program import TorchProgram
+from keras_mixers.layers.validation import did_you_mean
 
 FORMATS: dict[str, Format] = {
     "saved_model": SavedModel(),
@@ -26,12 +25,7 @@ FORMATS: dict[str, Format] = {
 
 
 def find_format(name: str | None, path: Path) -> str:
-    """Returns the name of the format that is asked for, by its name or, if that is None, by the suffix of the file.
-
-    Raises:
-        ValueError: if there is no such format, or its files have another suffix.
-        ImportError: if a package that it needs is not installed.
-    """
+    """Returns the name of a format that is installed: the given one, or that of the path's suffix."""
     if name is None:
         name = next((key for key, format in FORMATS.items() if format.suffix == path.suffix), None)
         if name is None:
@@ -39,7 +33,7 @@ def find_format(name: str | None, path: Path) -> str:
             raise ValueError(f"format must be given, or the path end with one of {suffixes}, got path={str(path)!r}.")
     format = FORMATS[_choice("format", name, FORMATS)]
     if path.suffix != format.suffix:
-        wanted = f"end with {format.suffix}" if format.suffix else "be a folder's, without a suffix"
+        wanted = f"end with {format.suffix}" if format.suffix else "have no suffix"
         raise ValueError(f"path must {wanted} for format={name!r}, got path={str(path)!r}.")
     missing = [package for package in format.packages if importlib.util.find_spec(package) is None]
     if missing:
@@ -49,25 +43,17 @@ def find_format(name: str | None, path: Path) -> str:
 
 
 def quantizations() -> list[tuple[str, str, Quantization]]:
-    """Returns (format's name, name, quantization) of all that the table has."""
+    """Returns (format's name, name, quantization) for each of the table."""
     return [(name, kind, each) for name, format in FORMATS.items() for kind, each in format.quantizations.items()]
 
 
 def check_quantization(name: str, quantization: str | None, calibrating: bool, integer_io: bool) -> None:
-    """Refuses a quantization that a format does not have, or has with other arguments.
-
-    Args:
-        name: the format's.
-        quantization: None or the quantization's.
-        calibrating: whether there is representative data.
-        integer_io: whether the network shall take and give integers.
-    """
-    if quantization is not None:
-        _choice("quantization", quantization, list(dict.fromkeys(kind for _, kind, _ in quantizations())), "None or ")
+    """Refuses a quantization that a format does not have, or not without representative data or with integers."""
     known = FORMATS[name].quantizations.get(quantization)
     if quantization is not None and known is None:
+        _choice("quantization", quantization, dict.fromkeys(kind for _, kind, _ in quantizations()), "None or ")
         having = " and ".join(other for other, kind, _ in quantizations() if kind == quantization)
-        raise ValueError(f"quantization={quantization!r} is there for {having}, not for format={name!r}.")
+        raise ValueError(f"quantization={quantization!r} exists for {having}, not for format={name!r}.")
     if integer_io and not (known and known.integer_io):
         having = " or ".join(
             f"format={other!r} and quantization={kind!r}" for other, kind, each in quantizations() if each.integer_io
@@ -81,9 +67,9 @@ def check_quantization(name: str, quantization: str | None, calibrating: bool, i
 
 
 def read_metadata(path: str | Path) -> dict[str, Any]:
-    """Returns what `export_model` has written into a file, whichever its format, without the runtime of that format.
+    """Returns what `export_model` noted in a file of any format, without that format's runtime.
 
-    Only an ONNX file needs a package for it, onnx.
+    Only an ONNX file needs a package, onnx.
 
     Args:
         path: the file, or the folder of a SavedModel.
@@ -99,20 +85,19 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"There is no exported network at {str(path)!r}.")
-    # A file or a folder may have been renamed: most formats are zip archives, which `Format` reads.
+    # It may have been renamed: most formats are zip archives, which `Format` reads.
     renamed = FORMATS["saved_model"] if path.is_dir() else Format()
     format = next((format for format in FORMATS.values() if format.suffix and format.suffix == path.suffix), renamed)
     try:
         return json.loads(format.read_metadata(path))
-    except Exception as error:  # what a file raises that holds something else depends on what it holds
+    except Exception as error:  # any file may be there
         raise ValueError(f"{str(path)!r} does not say what it is: export_model did not write it.") from error
 
 
-def _choice(argument: str, value: object, choices: Iterable[str], nothing: str = "") -> Any:
+def _choice(argument: str, value: object, choices: Collection[str], nothing: str = "") -> Any:
     if value in choices:
         return value
-    near = difflib.get_close_matches(str(value), choices, n=1, cutoff=0)
     raise ValueError(
-        f"{argument} must be {nothing}one of {', '.join(map(repr, choices))}, got {argument}={value!r}; did you mean "
-        f"{near[0]!r}?"
+        f"{argument} must be {nothing}one of {', '.join(map(repr, choices))}, got {argument}={value!r}; "
+        f"{did_you_mean(value, choices, count=1)}"
     )

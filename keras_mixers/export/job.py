@@ -1,4 +1,4 @@
-"""One export is written and run, in this process or, if another backend writes the format, in one of its own."""
+"""Writes and runs one export, in this process or, if another backend writes the format, in one of its own."""
 
 import contextlib
 import io
@@ -10,7 +10,6 @@ import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 
 import keras
@@ -25,20 +24,16 @@ class ExportError(RuntimeError):
 
 
 def carry_out(job: Job, model: keras.Model) -> tuple[np.ndarray, float]:
-    """Writes the file, and returns the outputs that it gives and the seconds that it takes for one image.
-
-    Raises:
-        ExportError: if the format cannot be written or opened.
-    """
+    """Writes the file, and returns its outputs and its seconds per image, or raises an `ExportError`."""
     backend = job.format.backend or backends.NAME
     if backend == backends.NAME and backends.device() == "cpu":
         return write_and_run(job, model)
     (job.folder / "job.pickle").write_bytes(pickle.dumps(job))
     model.save(job.folder / "model.keras")
-    # Writing takes no accelerator, and must not take the memory of one from the backend that runs.
+    # Writing needs no accelerator, and must not take its memory from the backend that runs.
     on_cpu = {"CUDA_VISIBLE_DEVICES": "", "JAX_PLATFORMS": "cpu", "KERAS_TORCH_DEVICE": "cpu"}
     environment = {**os.environ, **on_cpu, "KERAS_BACKEND": backend}
-    if backend == "tensorflow":  # the command line switches oneDNN off where TensorFlow only feeds the images
+    if backend == "tensorflow":  # the command line switches oneDNN off, for a TensorFlow that only feeds images
         environment.pop("TF_ENABLE_ONEDNN_OPTS", None)
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
     code = "import sys; from keras_mixers.export.job import main; main(*sys.argv[1:])"
@@ -54,7 +49,8 @@ def write_and_run(job: Job, model: keras.Model) -> tuple[np.ndarray, float]:
     job.target.parent.mkdir()
     images = job.images()
     try:
-        with quiet():
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):  # the converters' progress
+            warnings.simplefilter("ignore")
             job.format.write(model, job)
             run = job.format.open(job.target)
             return run_in_batches(run, images, job.batch_size), latency(run, images[:1].repeat(job.batch_size or 1, 0))
@@ -63,16 +59,8 @@ def write_and_run(job: Job, model: keras.Model) -> tuple[np.ndarray, float]:
         raise ExportError(f"The network could not be written as {job.name}: {reason.strip().rstrip('.')}.") from error
 
 
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Keeps the converters' progress and their warnings from the user."""
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-        warnings.simplefilter("ignore")
-        yield
-
-
 def run_in_batches(run: Run, images: np.ndarray, batch_size: int | None) -> np.ndarray:
-    """Returns the outputs for all images; a file of a fixed batch size gets the last batch filled up."""
+    """Returns the outputs for all images; for a fixed batch size the last batch is filled up."""
     size = batch_size or 64
     outputs = []
     for first in range(0, len(images), size):
@@ -83,7 +71,7 @@ def run_in_batches(run: Run, images: np.ndarray, batch_size: int | None) -> np.n
 
 
 def latency(run: Run, images: np.ndarray, seconds: float = 1.0) -> float:
-    """Returns the median of the seconds that a call takes, measured for about `seconds`."""
+    """Returns the median seconds of a call, measured for about `seconds`."""
     for _ in range(3):
         run(images)
     times, end = [], time.perf_counter() + seconds
@@ -95,7 +83,7 @@ def latency(run: Run, images: np.ndarray, seconds: float = 1.0) -> float:
 
 
 def main(folder: str, name: str) -> None:
-    """Carries out the job in a folder, in a process of its own; ends it with one sentence if that fails."""
+    """Carries out the job of a folder in a process of its own, and ends the process with one sentence on failure."""
     folder = Path(folder)
     try:
         job = pickle.loads((folder / "job.pickle").read_bytes())

@@ -1,4 +1,4 @@
-"""Keras's own .keras files, of plain layers: Keras loads them without this library."""
+"""Keras's own .keras files, of plain layers, which Keras loads without this library."""
 
 from pathlib import Path
 

@@ -1,7 +1,7 @@
-"""ONNX's .onnx files: written by PyTorch, quantised and run by ONNX Runtime."""
+"""ONNX's .onnx files, written by PyTorch, quantised and run by ONNX Runtime; and OpenVINO's, converted from them."""
 
 import json
-import warnings
+import xml.etree.ElementTree as ElementTree
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ OPSET = 20  # the first one with GELU
 
 
 class Onnx(TorchProgram):
-    """An .onnx file from `image` to what the network gives."""
+    """An .onnx file with the input `image`."""
 
     title = "ONNX"
     suffix = ".onnx"
@@ -30,8 +30,8 @@ class Onnx(TorchProgram):
         form = super().form(form, quantization)
         if not form.folded or quantization is None:
             return form
-        # int8 has one range per tensor: channels stay on the scale of the norm's output. A multiply-add is then a
-        # convolution, which has a scale per channel for its weights and rounds once.
+        # int8 has one range per tensor: channels stay on the scale of the norm's output. A multiply-add becomes a
+        # convolution, whose weights have a scale per channel and which rounds once.
         return replace(form, units=False, multiply_add="depthwise" if quantization == "int8" else form.multiply_add)
 
     def write(self, model: keras.Model, job: Job) -> None:
@@ -55,18 +55,47 @@ class Onnx(TorchProgram):
         return {entry.key: entry.value for entry in onnx.load(path).metadata_props}[METADATA]
 
 
+class OpenVino(Onnx):
+    """An .xml file, and a .bin file with the weights: converted from ONNX, run by OpenVINO."""
+
+    title = "OpenVINO"
+    suffix = ".xml"
+    companions = (".bin",)
+    packages = (*Onnx.packages, "openvino")
+    extra = "openvino"
+    quantizations = {}
+
+    def write(self, model: keras.Model, job: Job) -> None:
+        import onnx
+        import openvino
+
+        path = job.folder / "plain.onnx"
+        onnx.save(convert(model, job), path)
+        network = openvino.convert_model(path)
+        network.set_rt_info(json.dumps(job.metadata), [METADATA])
+        openvino.save_model(network, job.target, compress_to_fp16=False)
+
+    def open(self, path: Path) -> Run:
+        import openvino
+
+        # Its default on some CPUs is bfloat16.
+        network = openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        return lambda images: network(images)[0]
+
+    def read_metadata(self, path: Path) -> str:
+        return ElementTree.parse(path).find(f".//rt_info/{METADATA}").get("value")
+
+
 def convert(model: keras.Model, job: Job) -> Any:
     """Returns the network as an `onnx.ModelProto`."""
     import torch
 
     axes = ("batch", "channels", "height", "width") if is_channels_first(model) else ("batch", "height", "width")
     names = {axis: name for axis, name in enumerate(axes) if job.input_shape(model)[axis] is None}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        exported = torch.onnx.export(
-            trace(model, job), input_names=["image"], output_names=[job.output], opset_version=OPSET, verbose=False,
-            dynamic_shapes={"image": names},
-        )  # fmt: skip
+    exported = torch.onnx.export(
+        trace(model, job), input_names=["image"], output_names=[job.output], opset_version=OPSET, verbose=False,
+        dynamic_shapes={"image": names},
+    )  # fmt: skip
     return exported.model_proto
 
 
@@ -77,11 +106,10 @@ def _quantize(network: Any, job: Job) -> Any:
 
     class Reader(CalibrationDataReader):
         def __init__(self) -> None:
-            self.batches = job.representative()
+            self.batches = ({"image": images} for images in job.representative())
 
         def get_next(self) -> dict[str, np.ndarray] | None:
-            images = next(self.batches, None)
-            return None if images is None else {"image": images}
+            return next(self.batches, None)
 
     plain, quantized = job.folder / "plain.onnx", job.folder / "quantized.onnx"
     onnx.save(network, plain)

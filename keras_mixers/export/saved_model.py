@@ -9,7 +9,7 @@ from keras_mixers.export.format import METADATA, Format, Job, Run
 
 
 class SavedModel(Format):
-    """A folder with one signature, from `image` to what the network gives."""
+    """A folder with one signature, whose input is `image`."""
 
     title = "SavedModel"
     backend = "tensorflow"

@@ -1,12 +1,11 @@
-"""PyTorch's programs, .pt2 files: traced by torch.export, run by PyTorch; ONNX's are made of them."""
+"""PyTorch's programs, .pt2 files: traced by torch.export, run by PyTorch, and the source of ONNX files."""
 
 import contextlib
 import json
-import warnings
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import keras
 import numpy as np
@@ -57,24 +56,21 @@ def trace(model: keras.Model, job: Job) -> Any:
             return self.model(image, training=False)
 
     varying = {axis: torch.export.Dim.DYNAMIC for axis, size in enumerate(job.input_shape(model)) if size is None}
-    # Two images where their number may vary: PyTorch would take a size of 1 for fixed.
+    # Two images if their number may vary: PyTorch would treat a size of 1 as fixed.
     images = job.images()
     example = torch.from_numpy(np.resize(images, (job.batch_size or 2, *images.shape[1:])))
-    with warnings.catch_warnings(), torch.no_grad(), _symbolic_sizes():
-        warnings.simplefilter("ignore")
+    with torch.no_grad(), _symbolic_sizes():
         program = torch.export.export(Inference().eval(), (example,), dynamic_shapes={"image": varying})
-    for node in program.graph.nodes:  # the places in our source files: of no use to others, and larger than a network
+    for node in program.graph.nodes:  # places in our source files, useless to others and larger than a network
         for note in ("stack_trace", "nn_module_stack", "source_fn_stack", "from_node"):
             node.meta.pop(note, None)
     return program
 
 
-@contextlib.contextmanager
-def _symbolic_sizes() -> Iterator[None]:
-    """Keeps sizes symbolic where Keras checks shapes: before 3.14 it makes integers of them, which fixes the batch."""
+def _symbolic_sizes() -> contextlib.AbstractContextManager:
+    """Keeps sizes symbolic where Keras checks shapes: before 3.14 it casts them to integers, which fixes the batch."""
     if tuple(map(int, keras.__version__.split(".")[:2])) >= (3, 14):
-        yield
-        return
+        return contextlib.nullcontext()
     import torch
     from keras.src import backend
 
@@ -82,8 +78,4 @@ def _symbolic_sizes() -> Iterator[None]:
         return standardize(tuple(None if isinstance(size, torch.SymInt) else size for size in shape))
 
     standardize = backend.standardize_shape
-    backend.standardize_shape = symbolic
-    try:
-        yield
-    finally:
-        backend.standardize_shape = standardize
+    return mock.patch.object(backend, "standardize_shape", symbolic)

@@ -2,8 +2,8 @@
 
 import math
 import numbers
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass
 
 import keras
 
@@ -11,26 +11,17 @@ from keras_mixers.profiling.table import aligned
 
 Shape = tuple[int, ...]
 
-# Operations that thop, with which the SplitMixer paper counted, takes for each element that a batch norm puts out.
+# thop, with which the SplitMixer paper counted, takes this many operations per output element of a batch norm.
 FLOPS_OF_A_NORM = 4
 
 
 @dataclass(frozen=True)
 class LayerProfile:
-    """What one layer costs for one image.
-
-    Attributes:
-        name: name of the layer.
-        kind: name of its class.
-        output_shape: shape of its output, without the batch axis.
-        params: trainable parameters.
-        macs: multiply-accumulates of its convolutions or matrix product.
-        published_flops: `macs` + 4 for each element that a `BatchNormalization` in it puts out.
-    """
+    """What one layer costs for one image, in the counts of `Profile`."""
 
     name: str
-    kind: str
-    output_shape: Shape
+    kind: str  # name of its class
+    output_shape: Shape  # without the batch axis
     params: int
     macs: int
     published_flops: int
@@ -63,21 +54,17 @@ class Profile:
         return sum(layer.published_flops for layer in self.layers)
 
     def __str__(self) -> str:
-        rows = [
-            (layer.name, layer.kind, layer.output_shape, layer.params, layer.macs, layer.published_flops)
-            for layer in self.layers
-        ]
         heading = ("layer", "kind", "output shape", "parameters", "MACs", "published FLOPs")
         total = ("total", "", "", self.params, self.macs, self.published_flops)
         return (
-            f"{aligned([heading, *rows, total])}\n\n"
+            f"{aligned([heading, *map(astuple, self.layers), total])}\n\n"
             "Trainable parameters; multiply-accumulates (MACs) for one image; the SplitMixer paper's FLOPs, which are\n"
             f"MACs + {FLOPS_OF_A_NORM} for each element of each BatchNormalization's output."
         )
 
 
-# What Keras's own layers with weights cost, from the shapes of input and output: multiply-accumulates, and elements
-# that batch norms put out. Layers of this library count for themselves.
+# What Keras's own layers with weights cost, by the shapes of input and output: multiply-accumulates, and output
+# elements of batch norms. Layers of this library count for themselves.
 COUNTS = {
     keras.layers.Dense: lambda before, after: (math.prod(after) * before[-1], 0),
     keras.layers.BatchNormalization: lambda before, after: (0, math.prod(after)),
@@ -85,15 +72,11 @@ COUNTS = {
     keras.layers.Normalization: lambda before, after: (0, 0),
 }
 
-# Layers without weights that multiply nothing though they change the shape; those that keep it need no entry.
+# Layers without weights that change the shape but cost nothing; those that keep the shape need no entry.
 FREE = (
-    keras.layers.AveragePooling2D,
-    keras.layers.Flatten,
-    keras.layers.GlobalAveragePooling2D,
-    keras.layers.GlobalMaxPooling2D,
-    keras.layers.MaxPooling2D,
-    keras.layers.Permute,
-)
+    keras.layers.AveragePooling2D, keras.layers.Flatten, keras.layers.GlobalAveragePooling2D,
+    keras.layers.GlobalMaxPooling2D, keras.layers.MaxPooling2D, keras.layers.Permute,
+)  # fmt: skip
 
 
 def profile(model: keras.Model, input_shape: Sequence[int] | None = None) -> Profile:
@@ -101,11 +84,11 @@ def profile(model: keras.Model, input_shape: Sequence[int] | None = None) -> Pro
 
     Args:
         model: a functional model whose layers follow one another, such as every builder of this package makes.
-        input_shape: shape of one image, (height, width, channels), or (channels, height, width) for a model of
-            channels first, in pixels. None takes the model's own, if that is fixed.
+        input_shape: shape of one image, (height, width, channels), or (channels, height, width) for a channels-first
+            model, in pixels. None takes the model's own, if that is fixed.
 
     Returns:
-        A `Profile`: totals, and the same for each layer.
+        A `Profile`: totals, and the counts of each layer.
 
     Raises:
         ValueError: if the model branches, has a layer that cannot be counted, or `input_shape` is missing or wrong.
@@ -118,17 +101,20 @@ def profile(model: keras.Model, input_shape: Sequence[int] | None = None) -> Pro
         >>> found.layers[2].name, found.layers[2].output_shape, found.layers[2].macs
         ('block_0_spatial', (16, 16, 256), 655360)
     """
-    layers = tuple(_layers_in_line(model))
+    _check_model(model)
     image = _check_image(input_shape, tuple(model.inputs[0].shape[1:]))
     shape, profiles = (1, *image), []
-    for layer in layers:
+    for layer in model.layers:
         before, shape = shape, _output_shape(layer, shape, image)
-        profiles.append(_profile_layer(layer, before, shape))
+        macs, normalized = _count(layer, before, shape)
+        params = sum(math.prod(weight.shape) for weight in layer.trainable_weights)
+        published_flops = macs + FLOPS_OF_A_NORM * normalized
+        profiles.append(LayerProfile(layer.name, type(layer).__name__, shape[1:], params, macs, published_flops))
     return Profile(tuple(profiles))
 
 
-def _layers_in_line(model: keras.Model) -> Iterator[keras.layers.Layer]:
-    """Gives the layers from the input to the output, each of which takes what the one before it puts out."""
+def _check_model(model: keras.Model) -> None:
+    """Refuses a model that is not one line of layers, each of which takes the output of the one before it."""
     if not isinstance(model, keras.Model) or not getattr(model, "inputs", None):
         raise ValueError(
             f"model must be a functional Keras model, such as the builders of keras_mixers make, got "
@@ -145,11 +131,10 @@ def _layers_in_line(model: keras.Model) -> Iterator[keras.layers.Layer]:
             if layer.input is not tensor:
                 raise ValueError(
                     "model must be one line of layers, each called once, got "
-                    f"model={model.name!r}, whose layer {layer.name!r} takes something else than the output of the "
-                    "layer before it; profile its parts by themselves."
+                    f"model={model.name!r}, whose layer {layer.name!r} does not take the output of the layer before "
+                    "it; profile its parts by themselves."
                 )
             tensor = layer.output
-        yield layer
     if len(model.outputs) != 1 or model.outputs[0] is not tensor:
         raise ValueError(
             f"model must have one output, that of its last layer, got model={model.name!r} with "
@@ -159,21 +144,18 @@ def _layers_in_line(model: keras.Model) -> Iterator[keras.layers.Layer]:
 
 def _check_image(input_shape: Sequence[int] | None, own: tuple[int | None, ...]) -> Shape:
     """Returns the shape of one image, if the model whose own input shape is `own` takes it."""
-    if input_shape is None and None in own:
-        raise ValueError(
-            f"input_shape must be given for a model that takes images of any size, got input_shape=None for {own}; "
-            "give a whole number for each None."
-        )
     if input_shape is None:
+        if None in own:
+            raise ValueError(
+                f"input_shape must be given for a model that takes images of any size, got input_shape=None for {own}; "
+                "give a whole number for each None."
+            )
         return own
     shape = tuple(input_shape) if isinstance(input_shape, Sequence) else ()
     whole = all(isinstance(size, numbers.Integral) and not isinstance(size, bool) and size > 0 for size in shape)
     if len(shape) != len(own) or not whole or any(b not in (None, a) for a, b in zip(shape, own, strict=True)):
-        remedy = (
-            "give a whole number of at least 1 for each None"
-            if None in own
-            else "build the model with the size that you want counted"
-        )
+        remedy = "build the model with the size that you want counted"
+        remedy = "give a whole number of at least 1 for each None" if None in own else remedy
         raise ValueError(f"input_shape must fit the model's own, {own}, got input_shape={input_shape!r}; {remedy}.")
     return tuple(int(size) for size in shape)
 
@@ -186,25 +168,14 @@ def _output_shape(layer: keras.layers.Layer, shape: Shape, image: Shape) -> Shap
     except NotImplementedError as error:
         raise _no_counts(layer) from error
     except ValueError as error:
-        # One sentence out of two: the layer's own says what is wrong and what to do.
+        # The layer's own message says what to do.
         raise ValueError(
             f"input_shape must suit all layers, got input_shape={image}, which {layer.name!r} refuses: {error}"
         ) from error
 
 
-def _profile_layer(layer: keras.layers.Layer, before: Shape, after: Shape) -> LayerProfile:
-    macs, normalized = _count(layer, before, after)
-    return LayerProfile(
-        name=layer.name,
-        kind=type(layer).__name__,
-        output_shape=after[1:],
-        params=sum(math.prod(weight.shape) for weight in layer.trainable_weights),
-        macs=macs,
-        published_flops=macs + FLOPS_OF_A_NORM * normalized,
-    )
-
-
 def _count(layer: keras.layers.Layer, before: Shape, after: Shape) -> tuple[int, int]:
+    """Returns multiply-accumulates and the output elements of batch norms."""
     if hasattr(layer, "multiply_accumulates"):
         return layer.multiply_accumulates(after), layer.batch_normalized(after)
     for kind, count in COUNTS.items():
@@ -218,6 +189,6 @@ def _count(layer: keras.layers.Layer, before: Shape, after: Shape) -> tuple[int,
 def _no_counts(layer: keras.layers.Layer) -> ValueError:
     return ValueError(
         "model must consist of PatchEmbed, SpatialMixer2D and others with a method multiply_accumulates, of "
-        f"{', '.join(kind.__name__ for kind in COUNTS)} and of layers without weights that pool, flatten or keep the "
+        f"{', '.join(kind.__name__ for kind in COUNTS)} and layers without weights that pool, flatten or keep the "
         f"shape, got layer {layer.name!r} of class {type(layer).__name__}."
     )

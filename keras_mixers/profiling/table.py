@@ -4,9 +4,7 @@ from collections.abc import Sequence
 
 
 def aligned(rows: Sequence[Sequence[object]]) -> str:
-    """Returns `rows` as lines of columns two spaces apart: text to the left, whole numbers to the right with commas.
-
-    The first row holds the headings, each aligned as its column is; a column of numbers holds nothing else.
+    """Returns `rows`, headings first, as lines of columns: text to the left, columns of whole numbers to the right.
 
     Example:
         >>> print(aligned([("layer", "MACs"), ("patch_embed", 786432), ("head", 2560)]))

@@ -1,4 +1,4 @@
-"""Models that are only looked at need no values in their weights."""
+"""Models that are only inspected need no values in their weights."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -10,18 +10,10 @@ Result = TypeVar("Result")
 
 
 def without_values(function: Callable[..., Result], *args: Any, **kwargs: Any) -> Result:
-    """Calls `function` so that the models it makes have weights with shapes but no values.
+    """Returns `function(*args, **kwargs)`, whose models get weights with shapes but no values.
 
     A network of 50 million parameters then takes a tenth of a second and no memory. Such a model can be profiled and
     summarised, not called, trained or saved.
-
-    Args:
-        function: makes models.
-        *args: what it is called with.
-        **kwargs: what it is called with, by name.
-
-    Returns:
-        What `function` returns.
 
     Example:
         >>> from keras_mixers import create_model
@@ -34,7 +26,7 @@ def without_values(function: Callable[..., Result], *args: Any, **kwargs: Any) -
         with keras.StatelessScope(initialize_variables=False):
             return function(*args, **kwargs)
 
-    # Keras keeps a list of the variables without values, one list a thread, and would give all of them values at the
-    # end of the next such scope: the thread takes its list with it.
+    # Keras queues variables without values per thread, and would initialise all of them at the end of the next such
+    # scope: a thread of its own discards its queue.
     with ThreadPoolExecutor(max_workers=1) as thread:
         return thread.submit(call).result()

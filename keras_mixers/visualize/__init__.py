@@ -9,16 +9,6 @@ from keras_mixers.visualize.kernels import depthwise_kernels, patch_embedding
 from keras_mixers.visualize.page import write_page
 
 __all__ = [
-    "accuracy_against_cost",
-    "channel_reach",
-    "class_activation_map",
-    "class_maps",
-    "depthwise_kernels",
-    "feature_maps",
-    "grad_cam",
-    "patch_embedding",
-    "reachable_channels",
-    "savings",
-    "training_curves",
-    "write_page",
-]
+    "accuracy_against_cost", "channel_reach", "class_activation_map", "class_maps", "depthwise_kernels", "feature_maps",
+    "grad_cam", "patch_embedding", "reachable_channels", "savings", "training_curves", "write_page",
+]  # fmt: skip

@@ -6,24 +6,14 @@ from typing import TYPE_CHECKING
 import keras
 import numpy as np
 
-from keras_mixers.visualize.style import new_figure, panels, saved
+from keras_mixers.visualize.style import evenly_chosen, new_panels, saved
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
 def mixed_channels(mixer: keras.layers.Layer, dim: int) -> np.ndarray:
-    """Returns which channels a channel mixer computes each of its channels from.
-
-    Args:
-        mixer: a channel mixer that is built: a layer whose `mixed_channels` gives a matrix.
-        dim: number of its channels.
-
-    Returns:
-        (dim, dim) of bool, a row for each channel that comes out, a column for each that goes in.
-
-    Raises:
-        ValueError: if it is no such mixer.
+    """Returns which of its `dim` input channels (columns) a built channel mixer computes each output (row) from.
 
     Example:
         >>> from keras_mixers.layers import ChannelSplitMixerI
@@ -48,20 +38,19 @@ def mixes_channels(layer: keras.layers.Layer) -> bool:
 
 
 def reachable_channels(model: keras.Model) -> np.ndarray:
-    """Returns which channels of the patch embedding can have a part in each channel after each block.
+    """Returns which channels of the patch embedding can influence each channel after each block.
 
     Args:
         model: a network of this library.
 
     Returns:
-        (blocks, dim, dim) of bool: [b, i, j] says whether channel i after block b, from 0, can depend on channel j of
-        the embedding.
+        (blocks, dim, dim) of bool: whether, after block [b], channel [i] can depend on the embedding's channel [j].
 
     Raises:
         ValueError: if the model has no channel mixers of this library.
 
     Example:
-        A SplitMixer-I lets every channel hear from every other after three blocks, a SplitMixer-II never:
+        In a SplitMixer-I every channel reaches every other after three blocks, in a SplitMixer-II never:
 
         >>> from keras_mixers import SplitMixerI, SplitMixerII
         >>> [reachable_channels(build(dim=6, blocks=4)).all((1, 2)).tolist() for build in (SplitMixerI, SplitMixerII)]
@@ -79,7 +68,7 @@ def reachable_channels(model: keras.Model) -> np.ndarray:
 
 
 def channel_reach(model: keras.Model, save: str | Path | None = None) -> "Figure":
-    """Draws which channels of the patch embedding can have a part in each channel after each block.
+    """Draws `reachable_channels`: which channels of the embedding can influence each channel after each block.
 
     Args:
         model: a network of this library.
@@ -87,8 +76,8 @@ def channel_reach(model: keras.Model, save: str | Path | None = None) -> "Figure
 
     Returns:
         A matplotlib figure, a panel for each block (of more than 12, evenly chosen ones): a row for each channel after
-        it, a column for each channel of the embedding, dark where the one can depend on the other; above it, which
-        part of all pairs that is.
+        the block, a column for each channel of the embedding, dark where the one can depend on the other. The title
+        has the share of these pairs.
 
     Raises:
         ValueError: if the model has no channel mixers of this library.
@@ -101,13 +90,10 @@ def channel_reach(model: keras.Model, save: str | Path | None = None) -> "Figure
         ['after block 0: 27 %', 'after block 1: 50 %']
     """
     reach = reachable_channels(model)
-    blocks = np.unique(np.linspace(0, len(reach) - 1, min(12, len(reach))).round().astype(int))
-    columns = min(4, len(blocks))
-    rows = -(-len(blocks) // columns)
-    figure = new_figure(12, 0.5 + 3.1 * rows, f"Channels that can reach each other in {model.name}")
-    for block, axes in zip(blocks, panels(figure, len(blocks), columns), strict=True):
+    blocks = evenly_chosen(len(reach), 12)
+    figure, panels = new_panels(len(blocks), 4, f"Channels that can reach each other in {model.name}")
+    for block, axes in zip(blocks, panels, strict=True):
         axes.imshow(reach[block], cmap="Blues", vmin=0, vmax=1.25, interpolation="nearest")
         axes.set_title(f"after block {block}: {100 * reach[block].mean():.0f} %", fontsize="medium")
-        axes.set_xlabel("channel of the patch embedding")
-        axes.set_ylabel("channel after the block")
+        axes.set(xlabel="channel of the patch embedding", ylabel="channel after the block")
     return saved(figure, save)

@@ -1,6 +1,5 @@
 """Where in an image a network sees a class."""
 
-import inspect
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -16,7 +15,7 @@ from keras_mixers.inference.prediction import log_softmax
 from keras_mixers.layers.validation import check_positive_int
 from keras_mixers.models import feature_extractor
 from keras_mixers.models.network import Network
-from keras_mixers.visualize.style import DIVERGING, new_figure, picture, saved, show
+from keras_mixers.visualize import style
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -54,29 +53,26 @@ def class_activation_map(
         >>> bool(np.abs(maps.sum((1, 2)) - logits).max() < 1e-4)
         True
     """
-    head, images = _check(model, images)
-    weights = _kernel_and_bias(head)[0].T[_classes(model, images, class_index)]
+    images = _check(model, images)
+    weights = _class_weights(model, images, class_index)
     features = _features(model, images, _last_mixer(model))
     patches = features.shape[1] * features.shape[2]
     return (np.einsum("nhwd,nd->nhw", features, weights) / patches).astype("float32")
 
 
 def grad_cam(
-    model: keras.Model,
-    images: np.ndarray,
-    class_index: int | Sequence[int] | None = None,
-    layer: str | None = None,
+    model: keras.Model, images: np.ndarray, class_index: int | Sequence[int] | None = None, layer: str | None = None
 ) -> np.ndarray:
-    """Returns Grad-CAM's map of a class: where features lie that speak for it.
+    """Returns Grad-CAM's map of a class: where the features are that speak for it.
 
-    `map = max(0, Σ_d weight[d] · features[:, :, d])`, where `weight[d]` is the mean over the patches of the class
-    logit's gradient by feature map d. After the last block this is the positive part of `class_activation_map`.
+    `map = max(0, Σ_d weight[d] · features[:, :, d])`, where `weight[d]` is the mean over the patches of the gradient
+    of the class's logit by feature map d. After the last block this is the positive part of `class_activation_map`.
 
     Args:
         model: a network of this library with a mean and a head.
         images: a batch as the network takes it, (n, height, width, channels), or channels first as the network.
         class_index: the class, or one for each image; None for the most probable one of each.
-        layer: whose feature maps, by the name of the layer, such as `"block_3_channel"`; None for the last ones.
+        layer: name of the layer that gives the feature maps, such as `"block_3_channel"`; None for the last mixer.
 
     Returns:
         float32 (n, height, width), one value of at least 0 per patch.
@@ -94,20 +90,19 @@ def grad_cam(
         >>> grad_cam(model, images, class_index=3, layer="block_0_spatial").shape
         (2, 16, 16)
     """
-    head, images = _check(model, images)
+    images = _check(model, images)
     layer = _last_mixer(model) if layer is None else layer
     if layer == "pool":
         raise ValueError(f"layer must give feature maps, got layer={layer!r}; the one before it is the default.")
-    weights = _kernel_and_bias(head)[0].T[_classes(model, images, class_index)]
+    weights = _class_weights(model, images, class_index)
     features = _features(model, images, layer)
-    place = [each.name for each in model.layers].index(layer)
-    after = [each for each in model.layers[place + 1 :] if each is not head]
+    *before_head, _ = model.layers
+    after = before_head[before_head.index(model.get_layer(layer)) + 1 :]
 
     def sum_of_logits(maps: Any, weights: Any) -> Any:
         for each in after:
-            knows_training = "training" in inspect.signature(each.call).parameters
-            maps = each(maps, training=False) if knows_training else each(maps)
-        return ops.sum(ops.cast(maps, "float32") * weights)  # each image's logit depends on its own maps alone
+            maps = each(maps, training=False)
+        return ops.sum(ops.cast(maps, "float32") * weights)  # each image's logit depends only on its own maps
 
     found = []
     for first in range(0, len(images), BATCH):
@@ -122,7 +117,7 @@ def grad_cam(
 def class_maps(
     model: keras.Model, images: Sequence[Any], top: int = 3, layer: str | None = None, save: str | Path | None = None
 ) -> "Figure":
-    """Draws photographs, and where in them a network sees the classes that it finds most probable.
+    """Draws photographs, and where in them a network sees its most probable classes.
 
     Args:
         model: a network of this library with a mean and a head.
@@ -133,8 +128,8 @@ def class_maps(
         save: a file to write the figure to.
 
     Returns:
-        A matplotlib figure, a row for each image. Red patches speak for a class, blue ones against it; the colours of
-        a row have one scale: parts of the logit, or Grad-CAM's numbers.
+        A matplotlib figure, a row for each image. Red patches speak for a class, blue ones against it; a row has one
+        colour scale: contributions to the logit, or Grad-CAM's values.
 
     Raises:
         ValueError: if the model has no such head, or an argument is not as above.
@@ -149,8 +144,8 @@ def class_maps(
         4
     """
     check_positive_int("top", top)
-    head, batch = _check(model, prepare_images(model, images))
-    top = min(top, head.units)
+    batch = _check(model, prepare_images(model, images))
+    top = min(top, classes := model.layers[-1].units)
     logits = _logits(model, batch)
     probabilities = np.exp(log_softmax(logits))
     order = np.argsort(-logits, axis=1, kind="stable")[:, :top]
@@ -158,40 +153,41 @@ def class_maps(
     maps = maps_of(model, batch.repeat(top, 0), order.ravel())
     maps = maps.reshape(len(batch), top, *maps.shape[1:])
 
-    names = getattr(model, "class_names", None) or [f"class {i}" for i in range(head.units)]
-    figure = new_figure(12, 0.8 + 11 / (top + 1) * len(batch) * 1.1, f"What speaks for a class, to {model.name}")
+    names = getattr(model, "class_names", None) or [f"class {i}" for i in range(classes)]
+    figure = style.new_figure(12, 0.8 + 11 / (top + 1) * len(batch) * 1.1, f"What speaks for a class, to {model.name}")
     for row, axes in enumerate(figure.subplots(len(batch), top + 1, squeeze=False)):
-        image = picture(model, images[row], batch[row])
-        show(axes[0], image, "image")
+        image = style.picture(model, images[row], batch[row])
+        style.show(axes[0], image, "image")
         largest = np.abs(maps[row]).max() or 1.0
         height, width = image.shape[:2]
         for i, index in enumerate(order[row]):
-            show(axes[i + 1], image.mean(-1, keepdims=True).repeat(3, -1))
+            style.show(axes[i + 1], style.gray(image))
             shown = axes[i + 1].imshow(
-                maps[row, i], DIVERGING, vmin=-largest, vmax=largest, alpha=0.6, interpolation="bilinear",
+                maps[row, i], style.DIVERGING, vmin=-largest, vmax=largest, alpha=0.6, interpolation="bilinear",
                 extent=(-0.5, width - 0.5, height - 0.5, -0.5),
             )  # fmt: skip
             axes[i + 1].set_title(f"{names[index]}: {100 * probabilities[row, index]:.1f} %", fontsize="medium")
-        figure.colorbar(shown, ax=axes, label="part of the logit, a patch" if layer is None else "Grad-CAM", shrink=0.8)
-    return saved(figure, save)
+        figure.colorbar(
+            shown, ax=axes, label="part of the logit, per patch" if layer is None else "Grad-CAM", shrink=0.8
+        )
+    return style.saved(figure, save)
 
 
-def _check(model: keras.Model, images: np.ndarray) -> tuple[keras.layers.Layer, np.ndarray]:
-    """Returns the head of a network and its images, if they are such."""
+def _check(model: keras.Model, images: np.ndarray) -> np.ndarray:
+    """Returns the images of a network with a mean and a head."""
     if not isinstance(model, Network):
         raise ValueError(f"model must be a network of keras_mixers, got {type(model).__name__}.")
     head = model.layers[-1]
     pool = next((layer for layer in model.layers if isinstance(layer, keras.layers.GlobalAveragePooling2D)), None)
     if pool is None or not isinstance(head, keras.layers.Dense):
         raise ValueError(
-            f"model must end with a mean and a head, of which class maps are made, got {model.name!r} without; build "
-            "it with include_top=True."
+            f"model must end with a mean and a head, got {model.name!r} without; build it with include_top=True."
         )
     if head.quantization_mode is not None:
         raise ValueError(
-            f"model must not be quantised, got {model.name!r} in {head.quantization_mode}; take it before that."
+            f"model must not be quantised, got {model.name!r} in {head.quantization_mode}; pass the original network."
         )
-    return head, check_batch(model, images)
+    return check_batch(model, images)
 
 
 def _last_mixer(model: keras.Model) -> str:
@@ -214,19 +210,14 @@ def _logits(model: keras.Model, images: np.ndarray) -> np.ndarray:
     return _features(model, images, "pool") @ kernel + bias
 
 
-def _classes(model: keras.Model, images: np.ndarray, class_index: int | Sequence[int] | None) -> np.ndarray:
-    """Returns the index of a class for each image."""
-    if class_index is None:
-        return _logits(model, images).argmax(1)
+def _class_weights(model: keras.Model, images: np.ndarray, class_index: int | Sequence[int] | None) -> np.ndarray:
+    """Returns the head's weights (n, dim) for the class of each image."""
     count, classes = len(images), model.layers[-1].units
-    indices = np.asarray(class_index)
-    if (
-        indices.dtype.kind not in "iu"
-        or indices.shape not in ((), (count,))
-        or not ((indices >= 0) & (indices < classes)).all()
-    ):
+    indices = _logits(model, images).argmax(1) if class_index is None else np.asarray(class_index)
+    fits = indices.dtype.kind in "iu" and indices.shape in ((), (count,))
+    if not fits or not ((indices >= 0) & (indices < classes)).all():
         raise ValueError(
             f"class_index must be a whole number from 0 to {classes - 1}, or one for each of {count} images, got "
             f"class_index={class_index!r}."
         )
-    return np.broadcast_to(indices, count)
+    return _kernel_and_bias(model.layers[-1])[0].T[np.broadcast_to(indices, count)]

@@ -16,56 +16,38 @@ from keras_mixers.models.datasets import DATASETS
 from keras_mixers.models.presets import PRESETS
 from keras_mixers.profiling import Profile, profile, without_values
 from keras_mixers.training.results import read_results
-from keras_mixers.visualize.style import BLACK, BLUE, GREEN, ORANGE, PURPLE, SKY, VERMILION, YELLOW, new_figure, saved
+from keras_mixers.visualize import style
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COSTS = {"params": "trainable parameters", "macs": "multiply-accumulates for one image"}
-# Colour and marker of the papers' families; others are yellow.
+# Colour and marker of the papers' families, and of all others.
 FAMILIES = {
-    "ConvMixer": (BLACK, "o"),
-    "SplitMixer-I": (BLUE, "s"),
-    "SplitMixer-II": (ORANGE, "^"),
-    "SplitMixer-III": (GREEN, "v"),
-    "SplitMixer-IV": (VERMILION, "D"),
-    "SplitMixer-V": (PURPLE, "P"),
-    "3D convolution": (SKY, "X"),
+    "ConvMixer": (style.BLACK, "o"),
+    "SplitMixer-I": (style.BLUE, "s"),
+    "SplitMixer-II": (style.ORANGE, "^"),
+    "SplitMixer-III": (style.GREEN, "v"),
+    "SplitMixer-IV": (style.VERMILION, "D"),
+    "SplitMixer-V": (style.PURPLE, "P"),
+    "3D convolution": (style.SKY, "X"),
 }
-OTHERS = (YELLOW, "*")
+OTHERS = (style.YELLOW, "*")
 
 
 @dataclass(frozen=True)
 class Point:
-    """A network that was trained on a data set.
-
-    Attributes:
-        model: its name.
-        family: the name of its family.
-        cost: its parameters or multiply-accumulates.
-        top1: its accuracy in percent.
-        ours: whether this project trained it, or a paper reports it.
-    """
+    """A network that was trained on a data set, by this project or in a paper."""
 
     model: str
     family: str
     cost: int
-    top1: float
+    top1: float  # in percent
     ours: bool = False
 
 
 def accuracy_points(dataset: str = "cifar10", cost: str = "params", results: str | Path | None = None) -> list[Point]:
-    """Returns the published networks of a data set, and those that this project trained.
-
-    Args:
-        dataset: `"cifar10"`, `"cifar100"`, `"flowers102"`, `"food101"` or `"imagenet"`.
-        cost: `"params"`, trainable parameters, or `"macs"`, multiply-accumulates for one image.
-        results: a CSV that `python -m keras_mixers reproduce` wrote; runs with changes other than of the
-            precision are skipped. None for none.
-
-    Raises:
-        ValueError: if an argument is not as above.
-        FileNotFoundError: if there is no such CSV.
+    """Returns the points that `accuracy_against_cost` draws.
 
     Example:
         >>> points = accuracy_points("food101", "macs")
@@ -80,30 +62,26 @@ def accuracy_points(dataset: str = "cifar10", cost: str = "params", results: str
         for published in preset.published
         if published.dataset == dataset
     ]
-    if results is None:
-        return points
-    if not Path(results).exists():
+    if results is not None and not Path(results).exists():
         raise FileNotFoundError(f"There are no results in {str(results)!r}; reproduce writes them there.")
-    for row in read_results(results):
+    for row in read_results(results) if results is not None else ():
         of_paper = row.recipe.startswith(f"{dataset}_") and re.fullmatch(r"(precision=\w+)?", row.changes)
-        # A recipe in small has another network than the one of its name: its parameters tell.
+        # A recipe made smaller trains another network than its name says; the number of parameters tells.
         if of_paper and row.parameters == _profile(row.model, DATASETS[dataset].num_classes).params:
             points.append(_point(row.model, dataset, cost, row.top1, ours=True))
     return points
 
 
 def accuracy_against_cost(
-    dataset: str = "cifar10",
-    cost: str = "params",
-    results: str | Path | None = None,
-    save: str | Path | None = None,
+    dataset: str = "cifar10", cost: str = "params", results: str | Path | None = None, save: str | Path | None = None
 ) -> "Figure":
     """Draws accuracy against parameters or multiply-accumulates (SplitMixer Figs. 3 and 13).
 
     Args:
         dataset: `"cifar10"`, `"cifar100"`, `"flowers102"`, `"food101"` or `"imagenet"`.
         cost: `"params"`, trainable parameters, or `"macs"`, multiply-accumulates for one image.
-        results: a CSV that `python -m keras_mixers reproduce` wrote, whose runs are drawn filled.
+        results: a CSV that `python -m keras_mixers reproduce` wrote, whose runs are drawn filled; runs that change
+            more than the precision are skipped.
         save: a file to write the figure to.
 
     Returns:
@@ -119,7 +97,7 @@ def accuracy_against_cost(
         'trainable parameters'
     """
     points = accuracy_points(dataset, cost, results)
-    figure = new_figure(9, 5.5, f"Top-1 accuracy on {dataset}")
+    figure = style.new_figure(9, 5.5, f"Top-1 accuracy on {dataset}")
     from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 
     axes = figure.subplots()
@@ -138,20 +116,20 @@ def accuracy_against_cost(
     axes.grid(alpha=0.3)
     meaning = "open: published" + (", filled: trained here" if any(point.ours for point in points) else "")
     axes.legend(loc="lower right", title=meaning)
-    return saved(figure, save)
+    return style.saved(figure, save)
 
 
 def savings(dim: int = 256, save: str | Path | None = None) -> "Figure":
-    """Draws which part of a channel mixer's cost the split ones save (SplitMixer Figs. 5, 11 and 12).
+    """Draws what split channel mixers save of the cost of ConvMixer's (SplitMixer Figs. 5, 11 and 12).
 
     Args:
         dim: number of channels.
         save: a file to write the figure to.
 
     Returns:
-        A matplotlib figure of three panels: against the width of two overlapping segments, against the number of
-        segments side by side, and for whole networks on CIFAR-10. Points are counted from kernels of `dim` channels,
-        lines are the papers' formulas, such as `1 - α²` for SplitMixer-I.
+        A matplotlib figure of three panels: against the width of overlapping segments, against the number of segments
+        side by side, and for whole networks on CIFAR-10. Points are counted from kernels of `dim` channels; lines are
+        the papers' formulas, such as `1 - α²` for SplitMixer-I.
 
     Raises:
         ValueError: if `dim` is no whole number of at least 8.
@@ -163,39 +141,40 @@ def savings(dim: int = 256, save: str | Path | None = None) -> "Figure":
     """
     if check_positive_int("dim", dim) < 8:
         raise ValueError(f"dim must be at least 8, so that it can be cut into segments, got dim={dim}.")
-    figure = new_figure(13, 4.6, "Savings against ConvMixer")
+    figure = style.new_figure(13, 4.6, "Savings against ConvMixer")
     by_ratio, by_segments, networks = figure.subplots(1, 3)
 
     ratios = [i / (2 * i - 1) for i in range(2, 7)]
     fine = np.linspace(0.5, 0.75, 50)
-    for name, make, formula, color, marker in (
-        ("I, parameters and MACs", _mixers_i, lambda ratio: 1 - ratio**2, BLUE, "s"),
-        ("V, parameters and MACs", _mixers_v, lambda ratio: 1 - 2 * ratio**2, PURPLE, "P"),
+    for family, mixer, formula in (
+        ("I", layers.ChannelSplitMixerI, lambda ratio: 1 - ratio**2),
+        ("V", lambda ratio, block: layers.ChannelSplitMixerV(ratio), lambda ratio: 1 - 2 * ratio**2),
     ):
+        color, marker = FAMILIES[f"SplitMixer-{family}"]
+        counted = [100 * saved_by([mixer(ratio, block) for block in range(2)], dim)["params"] for ratio in ratios]
         by_ratio.plot(fine, 100 * formula(fine), color=color, lw=1)
-        counted = [100 * saved_by(make(ratio), dim).params for ratio in ratios]
-        by_ratio.plot(ratios, counted, marker, color=color, label=name)
+        by_ratio.plot(ratios, counted, marker, color=color, label=f"{family}, parameters and MACs")
     by_ratio.set(title="overlapping segments", xlabel="width of a segment, part of all channels α")
 
     segments = [s for s in range(1, 9) if dim % s == 0]
     fine = np.linspace(1, 8, 100)
-    for name, make, cost, formula, color, marker in (
-        ("II, parameters and MACs", _mixers_ii, "params", lambda s: 1 - 1 / s**2, ORANGE, "^"),
-        ("III, parameters", _mixers_iii, "params", lambda s: 1 - 1 / s**2, GREEN, "v"),
-        ("III, MACs", _mixers_iii, "macs", lambda s: 1 - 1 / s, GREEN, "<"),
-        ("IV, parameters and MACs", _mixers_iv, "params", lambda s: 1 - 1 / s, VERMILION, "D"),
+    for name, mixer, cost, formula, color, marker in (
+        ("II, parameters and MACs", layers.ChannelSplitMixerII, "params", lambda s: 1 - 1 / s**2, style.ORANGE, "^"),
+        ("III, parameters", layers.ChannelSplitMixerIII, "params", lambda s: 1 - 1 / s**2, style.GREEN, "v"),
+        ("III, MACs", layers.ChannelSplitMixerIII, "macs", lambda s: 1 - 1 / s, style.GREEN, "<"),
+        ("IV, parameters and MACs", layers.ChannelSplitMixerIV, "params", lambda s: 1 - 1 / s, style.VERMILION, "D"),
     ):
         by_segments.plot(fine, 100 * formula(fine), color=color, lw=1)
-        counted = [100 * getattr(saved_by(make(s), dim), cost) for s in segments]
-        size = {"II": 9, "IV": 9}.get(name.partition(",")[0], 5)
-        by_segments.plot(segments, counted, marker, color=color, ms=size, mfc="none" if size > 5 else color, label=name)
+        counted = [100 * saved_by([mixer(s)], dim)[cost] for s in segments]  # each block of II has as many
+        size, fill = (5, color) if name.startswith("III") else (9, "none")
+        by_segments.plot(segments, counted, marker, color=color, ms=size, mfc=fill, label=name)
     by_segments.set(title="segments side by side", xlabel="number of segments s")
 
     rows = [name for name, preset in PRESETS.items() if preset.pixels.size == 32 and preset.family != "ConvMixer"]
     baseline = _profile("convmixer_256_8_p2_k5", 10)
-    for place, (cost, words, color) in enumerate((("params", "parameters", BLUE), ("macs", "MACs", YELLOW))):
+    for shift, cost, label, color in ((-0.2, "params", "parameters", style.BLUE), (0.2, "macs", "MACs", style.YELLOW)):
         parts = [100 * (1 - getattr(_profile(name, 10), cost) / getattr(baseline, cost)) for name in rows]
-        networks.barh(np.arange(len(rows)) + 0.4 * place - 0.2, parts, 0.38, color=color, label=words, ec="0.3", lw=0.5)
+        networks.barh(np.arange(len(rows)) + shift, parts, 0.38, color=color, label=label, ec="0.3", lw=0.5)
     networks.set_yticks(np.arange(len(rows)), rows, fontsize="small")
     networks.invert_yaxis()
     networks.set(title="networks on CIFAR-10", xlabel="saved against convmixer_256_8_p2_k5, in %")
@@ -204,69 +183,30 @@ def savings(dim: int = 256, save: str | Path | None = None) -> "Figure":
     for axes in (by_ratio, by_segments, networks):
         axes.grid(alpha=0.3)
         axes.legend(fontsize="small")
-    return saved(figure, save)
+    return style.saved(figure, save)
 
 
-@dataclass(frozen=True)
-class Saving:
-    """Which part of what ConvMixer's channel mixer costs another one saves, counted from kernels without biases."""
-
-    params: float
-    macs: float
-
-
-def saved_by(mixers: Sequence[layers.ChannelSplitMixer], dim: int) -> Saving:
-    """Returns what split mixers save of `dim` channels' mixing, on average.
-
-    Args:
-        mixers: those of blocks that follow one another, until they repeat.
-        dim: number of channels.
+def saved_by(mixers: Sequence[layers.ChannelSplitMixer], dim: int) -> dict[str, float]:
+    """Returns which parts of the cost of ConvMixer's channel mixer split mixers save, on average, without biases.
 
     Example:
-        >>> saved_by([layers.ChannelSplitMixerII(segments=2, block=block) for block in range(2)], dim=256)
-        Saving(params=0.75, macs=0.75)
         >>> saved_by([layers.ChannelSplitMixerIII(segments=2)], dim=256)
-        Saving(params=0.75, macs=0.5)
+        {'params': 0.75, 'macs': 0.5}
     """
     for mixer in mixers:
         without_values(mixer.build, (None, 1, 1, dim))
     macs = [mixer.multiply_accumulates((1, 1, 1, dim)) for mixer in mixers]
-    params = np.mean([count / mixer.kernel_uses for count, mixer in zip(macs, mixers, strict=True)])
-    macs = np.mean(macs)
-    return Saving(float(1 - params / dim**2), float(1 - macs / dim**2))
-
-
-def _mixers_i(ratio: float) -> list[layers.ChannelSplitMixer]:
-    return [layers.ChannelSplitMixerI(ratio, block) for block in range(2)]
-
-
-def _mixers_ii(segments: int) -> list[layers.ChannelSplitMixer]:
-    return [layers.ChannelSplitMixerII(segments, block) for block in range(segments)]
-
-
-def _mixers_iii(segments: int) -> list[layers.ChannelSplitMixer]:
-    return [layers.ChannelSplitMixerIII(segments)]
-
-
-def _mixers_iv(segments: int) -> list[layers.ChannelSplitMixer]:
-    return [layers.ChannelSplitMixerIV(segments)]
-
-
-def _mixers_v(ratio: float) -> list[layers.ChannelSplitMixer]:
-    return [layers.ChannelSplitMixerV(ratio)]
+    params = [count / mixer.kernel_uses for count, mixer in zip(macs, mixers, strict=True)]
+    return {"params": float(1 - np.mean(params) / dim**2), "macs": float(1 - np.mean(macs) / dim**2)}
 
 
 def _point(name: str, dataset: str, cost: str, top1: float, ours: bool = False) -> Point:
-    return Point(
-        name, get_preset(name).family, getattr(_profile(name, DATASETS[dataset].num_classes), cost), top1, ours
-    )
+    counted = _profile(name, DATASETS[dataset].num_classes)
+    return Point(name, get_preset(name).family, getattr(counted, cost), top1, ours)
 
 
 @functools.cache
 def _profile(name: str, num_classes: int) -> Profile:
     size = get_preset(name).pixels.size
-
-    def counted() -> Profile:
-        return profile(create_model(name, num_classes=num_classes, data_format="channels_last"), (size, size, 3))
-
-    return without_values(counted)
+    model = without_values(create_model, name, num_classes=num_classes, data_format="channels_last")
+    return profile(model, (size, size, 3))

@@ -10,25 +10,13 @@ import numpy as np
 from keras_mixers.inference.images import is_channels_first, prepare_images
 from keras_mixers.layers.validation import check_positive_int
 from keras_mixers.models import feature_extractor
+from keras_mixers.visualize import style
 from keras_mixers.visualize.channel_reach import mixed_channels
-from keras_mixers.visualize.style import (
-    BLUE,
-    ORANGE,
-    SEQUENTIAL,
-    colored,
-    mosaic,
-    new_figure,
-    panels,
-    picture,
-    saved,
-    scaled,
-    show,
-)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-KINDS = {"mixed": BLUE, "not mixed in this block": ORANGE}
+FRAMES = {"mixed": style.BLUE, "not mixed in this block": style.ORANGE}
 
 
 def feature_maps(
@@ -40,15 +28,14 @@ def feature_maps(
 ) -> "Figure":
     """Draws an image and its feature maps after the embedding and after each block (SplitMixer Figs. 16 to 20).
 
-    Where a block mixes one segment of the channels alone, a frame marks the channels that it mixed and those that it
-    left.
+    Where a block mixes only one segment of the channels, frames tell the mixed channels from the others.
 
     Args:
         model: a network of this library.
         image: a file, or an array (height, width, 3) of pixels from 0 to 255, if the network knows its pixels;
             otherwise one image as the network takes it.
         layers: names of layers, as `feature_extractor` takes them; None for the embedding and each block.
-        channels: how many maps of each are drawn, evenly chosen; None for all.
+        channels: how many maps of each layer are drawn, evenly chosen; None for all.
         save: a file to write the figure to.
 
     Returns:
@@ -77,27 +64,25 @@ def feature_maps(
     if flat:
         raise ValueError(f"layers must give feature maps, got {flat[0]!r}, whose output has the shape (images, dim).")
 
-    columns = min(4 if channels else 2, len(layers) + 1)
-    rows = -(-(len(layers) + 1) // columns)
-    figure = new_figure(12, 0.7 + 12 / columns * rows * 1.08, f"Feature maps of {model.name}")
-    first, *others = panels(figure, len(layers) + 1, columns)
-    show(first, picture(model, image, batch[0]), "image")
+    figure, (first, *others) = style.new_panels(len(layers) + 1, 4 if channels else 2, f"Feature maps of {model.name}")
+    from matplotlib.colors import to_rgb
+    from matplotlib.patches import Patch
+
+    style.show(first, style.picture(model, image, batch[0]), "image")
     framed = False
     for name, axes in zip(layers, others, strict=True):
         maps = found[name][0] if is_channels_first(model) else np.moveaxis(found[name][0], -1, 0)
-        dim = len(maps)
-        count = dim if channels is None else min(dim, channels)
-        chosen = np.linspace(0, dim - 1, count).round().astype(int)
-        mixed = _mixed(model.get_layer(name), dim)
-        framed |= mixed is not None
-        frames = None if mixed is None else np.where(mixed[chosen][:, None], *map(_rgb, KINDS.values()))
-        show(axes, mosaic(colored(scaled(maps[chosen].astype("float32")), SEQUENTIAL), frames=frames), name)
+        chosen = style.evenly_chosen(len(maps), channels or len(maps))
+        mixed, frames = _mixed(model.get_layer(name), len(maps)), None
+        if mixed is not None:
+            frames = np.where(mixed[chosen][:, None], *map(to_rgb, FRAMES.values()))
+            framed = True
+        tiles = style.colored(style.scaled(maps[chosen].astype("float32")), style.SEQUENTIAL)
+        style.show(axes, style.mosaic(tiles, frames), name)
     if framed:
-        from matplotlib.patches import Patch
-
-        handles = [Patch(facecolor="none", edgecolor=color, lw=2, label=kind) for kind, color in KINDS.items()]
+        handles = [Patch(facecolor="none", edgecolor=color, lw=2, label=kind) for kind, color in FRAMES.items()]
         figure.legend(handles=handles, loc="outside lower center", ncols=2, title="frame of a channel")
-    return saved(figure, save)
+    return style.saved(figure, save)
 
 
 def _mixed(layer: keras.layers.Layer, dim: int) -> np.ndarray | None:
@@ -107,9 +92,3 @@ def _mixed(layer: keras.layers.Layer, dim: int) -> np.ndarray | None:
     except ValueError:
         return None
     return None if mixed.all() else mixed
-
-
-def _rgb(color: str) -> tuple[float, float, float]:
-    from matplotlib.colors import to_rgb
-
-    return to_rgb(color)

@@ -9,18 +9,7 @@ import numpy as np
 
 from keras_mixers.layers import PatchEmbed, SpatialMixer1D, SpatialMixer2D
 from keras_mixers.layers.validation import check_positive_int
-from keras_mixers.visualize.style import (
-    DIVERGING,
-    NEGATIVE,
-    POSITIVE,
-    colored,
-    mosaic,
-    new_figure,
-    panels,
-    saved,
-    scaled,
-    show,
-)
+from keras_mixers.visualize import style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -35,8 +24,8 @@ def patch_embedding(model: keras.Model, save: str | Path | None = None) -> "Figu
         save: a file to write the figure to, such as "patch_embedding.png".
 
     Returns:
-        A matplotlib figure. Kernels on colour images are shown in colour, each scaled to its own range, so that its
-        smallest number is black; others as their mean over the colours, red above zero and blue below.
+        A matplotlib figure. Kernels on colour images are shown in colour, each scaled to its own range; others as
+        their mean over the input channels, red above zero and blue below.
 
     Raises:
         ValueError: if the model has no patch embedding.
@@ -52,12 +41,11 @@ def patch_embedding(model: keras.Model, save: str | Path | None = None) -> "Figu
     if layer is None:
         raise ValueError(f"model must have a PatchEmbed, as the networks of keras_mixers do, got {model.name!r}.")
     kernels = np.moveaxis(keras.ops.convert_to_numpy(layer.convolution.kernel).astype("float32"), -1, 0)
-    in_color = kernels.shape[-1] == 3
-    tiles = scaled(kernels) if in_color else colored(scaled(kernels.mean(-1), symmetric=True), DIVERGING)
-    figure = new_figure(8, 8.4, f"Patch embedding of {model.name}")
+    tiles = style.scaled(kernels) if kernels.shape[-1] == 3 else _red_and_blue(kernels.mean(-1))
+    figure = style.new_figure(8, 8.4, f"Patch embedding of {model.name}")
     size = layer.patch_size
-    show(figure.subplots(), mosaic(tiles), f"{len(tiles)} kernels of {size} × {size} pixels")
-    return saved(figure, save)
+    style.show(figure.subplots(), style.mosaic(tiles), f"{len(tiles)} kernels of {size} × {size} pixels")
+    return style.saved(figure, save)
 
 
 def depthwise_kernels(
@@ -69,15 +57,15 @@ def depthwise_kernels(
 ) -> "Figure":
     """Draws depthwise kernels of successive blocks, a panel for each (ConvMixer Fig. 6).
 
-    A kernel of two dimensions is a tile. A pair of one-dimensional ones is its outer product, with the kernel across
-    the width as bars above it, and that across the height as bars beside it; in the network an activation and a norm
-    stand between the two. Red is above zero, blue below, each kernel scaled to its own largest number.
+    A two-dimensional kernel is a tile. A pair of one-dimensional ones is its outer product, with the kernel across the
+    width as bars above and the one across the height as bars beside it; in the network an activation and a norm stand
+    between the two. Red is above zero, blue below; each kernel is scaled by its largest absolute value.
 
     Args:
         model: a network of this library.
-        blocks: the blocks to show, from 0; None for at most eight from the first to the last.
+        blocks: indices of the blocks, from 0; None for at most eight from the first to the last.
         kernels: how many of each block; None for 64, or 16 pairs.
-        seed: of the channels that are drawn where there are more; they are the same in all blocks.
+        seed: chooses the channels where a block has more; they are the same in all blocks.
         save: a file to write the figure to.
 
     Returns:
@@ -93,53 +81,49 @@ def depthwise_kernels(
         >>> [axes.get_title() for axes in figure.axes]
         ['block 0', 'block 1', 'block 2']
     """
-    mixers = list(filter(has_kernels, model.layers))
+    mixers = spatial_mixers(model)
     if not mixers:
         raise ValueError(f"model must have spatial mixers, as ConvMixer and SplitMixer do, got {model.name!r}.")
     if blocks is None:
-        blocks = np.unique(np.linspace(0, len(mixers) - 1, min(8, len(mixers))).round().astype(int)).tolist()
+        blocks = style.evenly_chosen(len(mixers), 8).tolist()
     wrong = [block for block in blocks if block not in range(len(mixers))]
     if wrong or not len(blocks):
         raise ValueError(f"blocks must be from 0 to {len(mixers) - 1} for {model.name!r}, got blocks={blocks!r}.")
     one_dimensional = isinstance(mixers[blocks[0]], SpatialMixer1D)
     kernels = check_positive_int("kernels", kernels or (16 if one_dimensional else 64))
-    channels = _width(mixers[0])
+    channels = len(_kernels(mixers[0])[0])
     chosen = np.sort(np.random.default_rng(seed).permutation(channels)[:kernels])
 
-    columns = min(4, len(blocks))
-    rows = -(-len(blocks) // columns)
-    figure = new_figure(12, 0.6 + 12 / columns * rows * 1.06, f"Depthwise kernels of {model.name}")
-    for block, axes in zip(blocks, panels(figure, len(blocks), columns), strict=True):
-        mixer = mixers[block]
-        if isinstance(mixer, SpatialMixer1D):
-            across_width, across_height = (
-                _kernels(convolution)[chosen] for convolution in (mixer.width_convolution, mixer.height_convolution)
-            )
-            _show_pairs(axes, across_width[:, 0], across_height[:, :, 0])
+    figure, panels = style.new_panels(len(blocks), 4, f"Depthwise kernels of {model.name}")
+    for block, axes in zip(blocks, panels, strict=True):
+        shown = [kernel[chosen] for kernel in _kernels(mixers[block])]
+        if len(shown) == 2:
+            _show_pairs(axes, shown[0][:, 0], shown[1][:, :, 0])
         else:
-            tiles = _kernels(mixer.convolution)[chosen]
-            show(axes, mosaic(colored(scaled(tiles, symmetric=True), DIVERGING)))
+            style.show(axes, style.mosaic(_red_and_blue(shown[0])))
         axes.set_title(f"block {block}", fontsize="medium")
-    return saved(figure, save)
+    return style.saved(figure, save)
 
 
-def has_kernels(layer: keras.layers.Layer) -> bool:
-    """Whether a layer is a spatial mixer whose kernels can be drawn."""
-    return isinstance(layer, SpatialMixer1D | SpatialMixer2D)
+def spatial_mixers(model: keras.Model) -> list[keras.layers.Layer]:
+    """Returns the layers whose kernels can be drawn."""
+    return [layer for layer in model.layers if isinstance(layer, SpatialMixer1D | SpatialMixer2D)]
 
 
-def _width(mixer: keras.layers.Layer) -> int:
-    convolution = mixer.width_convolution if isinstance(mixer, SpatialMixer1D) else mixer.convolution
-    return convolution.kernel.shape[2]
+def _red_and_blue(tiles: np.ndarray) -> np.ndarray:
+    return style.colored(style.scaled(tiles, symmetric=True), style.DIVERGING)
 
 
-def _kernels(convolution: keras.layers.Layer) -> np.ndarray:
-    """Returns the kernels of a depthwise convolution, (channels, height, width)."""
-    return np.moveaxis(keras.ops.convert_to_numpy(convolution.kernel)[..., 0].astype("float32"), -1, 0)
+def _kernels(mixer: keras.layers.Layer) -> list[np.ndarray]:
+    """Returns the kernels of each depthwise convolution of a mixer, (channels, height, width)."""
+    one_dimensional = isinstance(mixer, SpatialMixer1D)
+    convolutions = [mixer.width_convolution, mixer.height_convolution] if one_dimensional else [mixer.convolution]
+    kernels = [keras.ops.convert_to_numpy(convolution.kernel) for convolution in convolutions]
+    return [np.moveaxis(kernel[..., 0].astype("float32"), -1, 0) for kernel in kernels]
 
 
 def _show_pairs(axes: "Axes", across_width: np.ndarray, across_height: np.ndarray) -> None:
-    """Shows pairs of kernels, (pairs, kernel size) each, in a grid of cells: product, bars above and on the right."""
+    """Shows pairs of kernels, (pairs, kernel size) each, in a grid: the product, with bars above and on the right."""
     pairs, size = across_width.shape
     columns = int(np.ceil(np.sqrt(pairs)))
     cell, side, bar = 1.0, 0.6, 0.12  # bars reach `bar` to either side of their zero
@@ -149,10 +133,10 @@ def _show_pairs(axes: "Axes", across_width: np.ndarray, across_height: np.ndarra
     )
     for pair, (width, height) in enumerate(zip(across_width, across_height, strict=True)):
         left, top = cell * (pair % columns), cell * (pair // columns)
-        product = colored(0.5 + 0.5 * height[:, None] * width[None, :], DIVERGING)
+        product = _red_and_blue(np.outer(height, width)[None])[0]
         image_top = top + 2 * bar + 0.04
         axes.imshow(product, extent=(left, left + side, image_top + side, image_top), interpolation="nearest")
-        colors = [[POSITIVE if value > 0 else NEGATIVE for value in values] for values in (width, height)]
+        colors = [np.where(values > 0, style.POSITIVE, style.NEGATIVE) for values in (width, height)]
         zeros = top + bar, left + side + 0.04 + bar
         axes.bar(left + places, -bar * width, 0.8 * side / size, bottom=zeros[0], color=colors[0])
         axes.barh(image_top + places, bar * height, 0.8 * side / size, left=zeros[1], color=colors[1])

@@ -6,7 +6,7 @@ import keras
 import pytest
 
 from keras_mixers.benchmark.benchmark import benchmark, paper_protocol
-from keras_mixers.benchmark.tasks import MODES
+from keras_mixers.benchmark.subjects import MODES
 
 module = sys.modules["keras_mixers.benchmark.benchmark"]  # the package has a function of this name
 
@@ -21,16 +21,8 @@ TORCH = ("torch eager contiguous", "torch eager channels_last")
 def test_a_row_for_each_subject_mode_and_batch(precision, modes, batch):
     pytest.importorskip("torch")
     before = keras.config.dtype_policy()
-    report = benchmark(
-        ["tiny_i"],
-        ["keras", "torch"],
-        batch=batch,
-        image_size=8,
-        precision=precision,
-        modes=modes,
-        repetitions=2,
-        batches=2,
-    )
+    settings = {"batch": batch, "image_size": 8, "precision": precision, "modes": modes}
+    report = benchmark(["tiny_i"], ["keras", "torch"], repetitions=2, batches=2, **settings)
     assert keras.config.dtype_policy() is before
     rows = [(result.subject, result.mode, result.batch) for result in report.results]
     assert rows == [(subject, mode, n) for mode in modes for n in batch for subject in ("ours", "keras", *TORCH)]
@@ -46,7 +38,7 @@ def test_models_without_peers_are_measured_alone():
     report = benchmark(["tiny_ii"], ["keras"], batch=[2], image_size=8, modes=["inference"], repetitions=1)
     assert [result.subject for result in report.results] == ["ours"]
     assert len(report.notes) == 1
-    assert "got 'tiny_ii', which SplitMixerII makes; it is measured by itself." in str(report)
+    assert "got 'tiny_ii', which SplitMixerII builds; it is measured alone." in str(report)
 
 
 @pytest.mark.parametrize(

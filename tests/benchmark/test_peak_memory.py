@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from keras_mixers.benchmark.peak_memory import measure_peak_memory, peak_memory_of_this_process
-from keras_mixers.benchmark.tasks import Task
+from keras_mixers.benchmark.subjects import Task
 
 pytestmark = [pytest.mark.usefixtures("tiny_models"), pytest.mark.backend_independent]
 TASK = Task("tiny_convmixer", "inference", 4, 8, "float32")

@@ -14,12 +14,16 @@ ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 
 
+def rows_of(name):
+    with (DOCS / "benchmarks" / f"{name}.csv").open(newline="") as file:
+        return [*csv.DictReader(file)]
+
+
 def ratios():
     """Give (backend, model, mode) -> ratio to plain Keras and to the fastest eager PyTorch, from the CSV."""
     found = {}
-    with (DOCS / "benchmarks" / "cpu.csv").open(newline="") as file:
-        for row in csv.DictReader(file):
-            found.setdefault((row["backend"], row["model"], row["mode"]), {})[row["subject"]] = row
+    for row in rows_of("cpu"):
+        found.setdefault((row["backend"], row["model"], row["mode"]), {})[row["subject"]] = row
     return {key: (float(rows["keras"]["ours_to_this"]), fastest(rows)) for key, rows in found.items()}
 
 
@@ -53,13 +57,7 @@ def test_the_readmes_ratios_are_the_csvs():
 
 
 def test_no_run_was_disturbed():
-    with (DOCS / "benchmarks" / "cpu.csv").open(newline="") as file:
-        assert all(float(row["load_of_others"]) < 0.1 * int(row["machine_cores"]) for row in csv.DictReader(file))
-
-
-def rows_of(name):
-    with (DOCS / "benchmarks" / f"{name}.csv").open(newline="") as file:
-        return [*csv.DictReader(file)]
+    assert all(float(row["load_of_others"]) < 0.1 * int(row["machine_cores"]) for row in rows_of("cpu"))
 
 
 def test_the_table_of_224_pixels_is_the_csvs():

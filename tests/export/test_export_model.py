@@ -180,15 +180,8 @@ def test_integers_in_and_out(network, photographs, tmp_path):
     from ai_edge_litert.interpreter import Interpreter
 
     path = tmp_path / "network.tflite"
-    report = export_model(
-        network,
-        path,
-        quantization="int8",
-        representative_data=photographs,
-        raw_pixels=True,
-        integer_io=True,
-        batch_size=5,
-    )
+    integers = {"quantization": "int8", "raw_pixels": True, "integer_io": True}
+    report = export_model(network, path, representative_data=photographs, batch_size=5, **integers)
     assert report.max_difference < 0.1
     (image,) = Interpreter(str(path)).get_input_details()
     (output,) = Interpreter(str(path)).get_output_details()
@@ -214,14 +207,8 @@ def test_a_network_trained_in_half_precision_leaves_in_full(randomize, photograp
 
 @pytest.mark.backend_independent
 def test_other_models_leave_as_they_are(rng, tmp_path):
-    other = keras.Sequential(
-        [
-            keras.Input((8, 8, 3)),
-            keras.layers.Conv2D(4, 3),
-            keras.layers.GlobalAveragePooling2D(),
-            keras.layers.Dense(3),
-        ]
-    )
+    layers = [keras.layers.Conv2D(4, 3), keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(3)]
+    other = keras.Sequential([keras.Input((8, 8, 3)), *layers])
     images = rng.normal(size=(4, 8, 8, 3)).astype("float32")
     report = export_model(other, tmp_path / "other.onnx", images=images, probabilities=True)
     assert (report.images, report.agreement) == (4, 1)
@@ -255,19 +242,13 @@ def test_what_differs_is_not_written(network, photographs, tmp_path):
 REFUSED = {
     "a format's name": ({"format": "onxx"}, r"format must be one of .*, got format='onxx'; did you mean 'onnx'\?"),
     "no format": ({"path": "network.h5"}, r"format must be given, or the path end with one of \.tflite, \.onnx"),
-    "another suffix": (
-        {"format": "litert"},
-        r"path must end with \.tflite for format='litert', got path=.*network\.onnx",
-    ),
+    "another suffix": ({"format": "litert"}, r"must end with \.tflite for format='litert', got path=.*network\.onnx"),
     "a quantisation's name": ({"quantization": "int9"}, r"got quantization='int9'; did you mean 'int8'\?"),
-    "a quantisation of others": (
-        {"quantization": "float16"},
-        r"quantization='float16' is there for litert, not for format",
-    ),
+    "a quantisation of others": ({"quantization": "float16"}, r"'float16' exists for litert, not for format='onnx'"),
     "int8 without images": ({"quantization": "int8"}, r"quantization='int8' needs representative_data: a hundred"),
     "integers elsewhere": (
         {"integer_io": True},
-        r"integer_io needs format='litert' and quantization='int8', got 'onnx'",
+        "integer_io needs format='litert' and quantization='int8', got 'onnx'",
     ),
     "batch": ({"batch_size": 0}, r"batch_size must be a whole number of at least 1, got batch_size=0"),
     "size": ({"image_size": (1, 2, 3)}, r"image_size must be a number, \(height, width\), 'any' or None"),
@@ -308,11 +289,9 @@ def test_refuses_places_and_models(network, tmp_path, monkeypatch):
         export_model(keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)]), tmp_path / "network.onnx")
     with pytest.raises(ValueError, match=r"raw_pixels=True needs to know how pixels are normalised: set model.pixels"):
         export_model(small("SplitMixerI"), tmp_path / "network.onnx", raw_pixels=True)
-    with pytest.raises(
-        ValueError, match=r"must be a batch as the network takes it, \(images, 64, 64, 3\), .* \(2, 9\)"
-    ):
+    with pytest.raises(ValueError, match=r"a batch as the network takes it, \(images, 64, 64, 3\), .* \(2, 9\)"):
         export_model(small("SplitMixerI"), tmp_path / "network.onnx", images=np.zeros((2, 9)))
-    with pytest.raises(ValueError, match=r"image_size must be that of the network, \(16, 16\), got image_size=8"):
+    with pytest.raises(ValueError, match=r"image_size must be the network's, \(16, 16\), got image_size=8"):
         export_model(small("SplitMixerI", input_shape=(16, 16, 3)), tmp_path / "network.onnx", image_size=8)
 
 

@@ -40,7 +40,7 @@ def test_its_own_conditions_hold(tmp_path):
     for arguments, message in (
         ({"format": "numpy"}, r"path must end with \.npz for format='numpy'"),
         ({"format": "nunpy"}, r"one of .*'keras', 'numpy', got format='nunpy'; did you mean 'numpy'\?"),
-        ({"format": "onnx", "quantization": "float16"}, r"'float16' is there for litert and numpy, not for"),
+        ({"format": "onnx", "quantization": "float16"}, r"'float16' exists for litert and numpy, not for"),
     ):
         with pytest.raises(ValueError, match=message):
             export_model(network, tmp_path / "network.onnx", images=scenes(1, 8), **arguments)

@@ -41,14 +41,8 @@ def isotropic(*arguments, spatial=None, channel=None, **options):
 
 def one_d_and_full(dim, blocks, kernel_size, patch_size, num_classes):
     """SplitMixer's 1D spatial mixing with ConvMixer's channel mixing."""
-    return isotropic(
-        dim,
-        blocks,
-        patch_size,
-        num_classes,
-        spatial=lambda **shared: layers.SpatialMixer1D(kernel_size, **shared),
-        channel=layers.ChannelMixer,
-    )
+    mixers = {"spatial": lambda **shared: layers.SpatialMixer1D(kernel_size, **shared), "channel": layers.ChannelMixer}
+    return isotropic(dim, blocks, patch_size, num_classes, **mixers)
 
 
 # Trainable parameters, MACs and published FLOPs with 10 classes, 32 x 32, p 2, k 5; then parameters and MACs with 102
@@ -294,8 +288,7 @@ def test_layers_around_a_network():
     assert [layer.macs for layer in found.layers] == macs
     assert [layer.published_flops for layer in found.layers] == [m + 4 * n for m, n in zip(macs, norms, strict=True)]
     assert [layer.params for layer in found.layers] == params
-    image = keras.Input((8, 12, 3), name="image")
-    x = image
+    x = image = keras.Input((8, 12, 3), name="image")
     for layer in stock:
         x = layer.__class__.from_config(layer.get_config())(x)
     functional = profile(keras.Model(image, x))
@@ -343,68 +336,48 @@ def refusal(model, *arguments):
     return message
 
 
-@pytest.mark.parametrize(
-    "shape",
-    [
-        (9, 9),
-        (1, 9, 9, 3),
-        (9, 9, 1),
-        (3, 9, 9),
-        (9, None, 3),
-        (9, 0, 3),
-        (9, -9, 3),
-        (9, 9.0, 3),
-        (9, True, 3),
-        9,
-        "9",
-    ],
-)
+WRONG_SHAPES = [(9, 9), (1, 9, 9, 3), (9, 9, 1), (3, 9, 9), (9, None, 3), (9, 0, 3), (9, -9, 3), (9, 9.0, 3)]
+
+
+@pytest.mark.parametrize("shape", [*WRONG_SHAPES, (9, True, 3), 9, "9"])
 def test_refuses_shapes_that_the_model_does_not_take(shape):
     message = refusal(uneven("ConvMixer"), shape)
     assert message.startswith("input_shape must fit the model's own, (None, None, 3), got input_shape=" + repr(shape))
     assert message.endswith("give a whole number of at least 1 for each None.")
 
 
-def test_refuses_channels_last_for_channels_first():
-    message = refusal(uneven("ConvMixer", data_format="channels_first"), (9, 9, 3))
-    assert "(3, None, None), got input_shape=(9, 9, 3)" in message
-
-
-def test_refuses_other_sizes_than_the_models_fixed_one():
-    message = refusal(uneven("ConvMixer", input_shape=(9, 12, 3)), (12, 9, 3))
-    assert "own, (9, 12, 3), got input_shape=(12, 9, 3); build the model with the size" in message
-
-
-def test_refuses_to_guess_a_size():
-    message = refusal(uneven("ConvMixer"))
-    assert "input_shape must be given" in message
-    assert "got input_shape=None for (None, None, 3)" in message
-
-
-def test_refuses_images_smaller_than_a_patch():
-    message = refusal(uneven("ConvMixer"), (9, 2, 3))
-    assert "got input_shape=(9, 2, 3), which 'patch_embed' refuses: " in message
-    assert "got 2 pixels with patch_size=3" in message
-
-
-def test_refuses_layers_without_a_formula():
-    image = keras.Input((8, 8, 3))
-    convolution = keras.Model(image, keras.layers.Conv2D(4, 3, name="other")(image))
-    message = refusal(convolution)
-    assert "PatchEmbed, SpatialMixer2D" in message
-    assert "got layer 'other' of class Conv2D" in message
-    resized = keras.Model(image, keras.layers.Resizing(4, 4, name="smaller")(image))
-    assert "got layer 'smaller' of class Resizing" in refusal(resized)
+@pytest.mark.parametrize(
+    ("options", "shape", "parts"),
+    [
+        ({"data_format": "channels_first"}, (9, 9, 3), ["(3, None, None), got input_shape=(9, 9, 3)"]),
+        (
+            {"input_shape": (9, 12, 3)},
+            (12, 9, 3),
+            ["own, (9, 12, 3), got input_shape=(12, 9, 3); build the model with"],
+        ),
+        ({}, None, ["input_shape must be given", "got input_shape=None for (None, None, 3)"]),
+        ({}, (9, 2, 3), ["got input_shape=(9, 2, 3), which 'patch_embed' refuses: ", "2 pixels with patch_size=3"]),
+    ],
+    ids=["another data format", "another size than the fixed one", "no size", "smaller than a patch"],
+)
+def test_refuses_shapes_and_says_what_is_right(options, shape, parts):
+    message = refusal(uneven("ConvMixer", **options), shape)
+    assert all(part in message for part in parts)
 
 
 class SizelessLayer(keras.layers.Layer):
+    """A layer that does not tell its shape."""
+
     def call(self, x):
         return x + 1
 
 
-def test_refuses_layers_that_do_not_tell_their_shape():
+def test_refuses_layers_without_a_formula():
     image = keras.Input((8, 8, 3))
-    assert "of class SizelessLayer" in refusal(keras.Model(image, SizelessLayer()(image)))
+    for layer in (keras.layers.Conv2D(4, 3), keras.layers.Resizing(4, 4), SizelessLayer()):
+        message = refusal(keras.Model(image, layer(image)))
+        assert "PatchEmbed, SpatialMixer2D" in message
+        assert f"got layer {layer.name!r} of class {type(layer).__name__}" in message
 
 
 def test_refuses_what_is_not_one_line_of_layers():

@@ -207,50 +207,40 @@ def test_points_of_savings_lie_on_the_papers_formulas():
     assert widths[names.index("splitmixer_i_256_8")] == pytest.approx(100 * (1 - 275_834 / 594_186))
 
 
+BARE = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Flatten()])
+REFUSED = {  # message: call
+    "model must have a PatchEmbed": lambda model: visualize.patch_embedding(BARE),
+    "model must have spatial mixers": lambda model: visualize.depthwise_kernels(BARE),
+    r"blocks must be from 0 to 7 .* got blocks=\[8\]": lambda model: visualize.depthwise_kernels(model, blocks=[8]),
+    "kernels must be": lambda model: visualize.depthwise_kernels(model, kernels=-1),
+    "did you mean 'block_0_channel'": lambda model: visualize.feature_maps(model, IMAGE, ["block_0_chanel"]),
+    "layers must give feature maps, got 'pool'": lambda model: visualize.feature_maps(model, IMAGE, ["pool"]),
+    "channels must be": lambda model: visualize.feature_maps(model, IMAGE, channels=0),
+    "There is no image at 'no.png'": lambda model: visualize.feature_maps(model, "no.png"),
+    "An image must be": lambda model: visualize.feature_maps(model, IMAGE[0]),
+    # A network that does not know its pixels cannot resize them, and says what it takes.
+    r"images must be a batch as .* takes it, \(None, 16, 16, 3\)": lambda model: visualize.feature_maps(
+        small(input_shape=(16, 16, 3)), np.zeros((20, 16, 3), "float32")
+    ),
+    "top must be": lambda model: visualize.class_maps(model, [IMAGE], top=0),
+    "dataset must be": lambda model: visualize.accuracy_against_cost("mnist"),
+    "cost must be": lambda model: visualize.accuracy_against_cost(cost="seconds"),
+    "There are no results in 'no.csv'": lambda model: visualize.accuracy_against_cost(results="no.csv"),
+    "other.csv. holds no results: its columns are .*epoch": lambda model: visualize.accuracy_against_cost(
+        results="other.csv"
+    ),
+    "dim must be at least 8": lambda model: visualize.savings(4),
+    "history must have a row for each epoch": lambda model: visualize.training_curves([]),
+}
+
+
 @pytest.mark.backend_independent
-def test_refusals(model, tmp_path):
-    bare = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Flatten()])
-    with pytest.raises(ValueError, match="model must have a PatchEmbed"):
-        visualize.patch_embedding(bare)
-    with pytest.raises(ValueError, match="model must have spatial mixers"):
-        visualize.depthwise_kernels(bare)
-    with pytest.raises(ValueError, match=r"blocks must be from 0 to 7 .* got blocks=\[8\]"):
-        visualize.depthwise_kernels(model, blocks=[8])
-    with pytest.raises(ValueError, match="kernels must be"):
-        visualize.depthwise_kernels(model, kernels=-1)
-    with pytest.raises(ValueError, match="did you mean 'block_0_channel'"):
-        visualize.feature_maps(model, IMAGE, ["block_0_chanel"])
-    with pytest.raises(ValueError, match="layers must give feature maps, got 'pool'"):
-        visualize.feature_maps(model, IMAGE, ["pool"])
-    with pytest.raises(ValueError, match="channels must be"):
-        visualize.feature_maps(model, IMAGE, channels=0)
-    with pytest.raises(FileNotFoundError, match="There is no image at 'no.png'"):
-        visualize.feature_maps(model, "no.png")
-    with pytest.raises(ValueError, match="An image must be"):
-        visualize.feature_maps(model, IMAGE[0])
-    with pytest.raises(ValueError, match="top must be"):
-        visualize.class_maps(model, [IMAGE], top=0)
-    with pytest.raises(ValueError, match="dataset must be"):
-        visualize.accuracy_against_cost("mnist")
-    with pytest.raises(ValueError, match="cost must be"):
-        visualize.accuracy_against_cost(cost="seconds")
-    with pytest.raises(FileNotFoundError):
-        visualize.accuracy_against_cost(results=tmp_path / "no.csv")
+@pytest.mark.parametrize("message", REFUSED)
+def test_refuses(message, model, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "other.csv").write_text("epoch,loss\n")
-    with pytest.raises(ValueError, match="other.csv. holds no results: its columns are .*epoch"):
-        visualize.accuracy_against_cost(results=tmp_path / "other.csv")
-    with pytest.raises(ValueError, match="dim must be at least 8"):
-        visualize.savings(4)
-    with pytest.raises(ValueError, match="history must have a row for each epoch"):
-        visualize.training_curves([])
-
-
-@pytest.mark.backend_independent
-def test_an_image_of_another_size(randomize):
-    """A network that does not know its pixels cannot resize them, and says what it takes."""
-    fixed = randomize(small(input_shape=(16, 16, 3)))
-    with pytest.raises(ValueError, match=r"images must be a batch as .* takes it, \(None, 16, 16, 3\)"):
-        visualize.feature_maps(fixed, np.zeros((20, 16, 3), "float32"))
+    with pytest.raises(FileNotFoundError if "There" in message else ValueError, match=message):
+        REFUSED[message](model)
 
 
 @pytest.mark.backend_independent
