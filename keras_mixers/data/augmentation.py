@@ -15,22 +15,7 @@ ERASING_SCALE, ERASING_RATIO = (0.02, 0.33), (0.3, 3.3)
 
 
 class AugmentBatch:
-    """The steps of an `Augmentation` after the crop.
-
-    Args:
-        augmentation: the `Augmentation`.
-        num_classes: number of classes.
-        spec: statistics by which images are normalised.
-        layers: layers that replace the augmentation's steps; those that it names by default.
-
-    Example:
-        >>> import tensorflow as tf
-        >>> spec = ImageSpec(8, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
-        >>> augment = AugmentBatch(Augmentation(flip=True), 10, spec)
-        >>> images, labels = augment(tf.zeros((2, 8, 8, 3), tf.uint8), tf.constant([3, 4], tf.int64), seed=(0, 1))
-        >>> images.shape, labels.shape
-        (TensorShape([2, 8, 8, 3]), TensorShape([2, 10]))
-    """
+    """The steps of an `Augmentation` after the crop; `layers` replace those that it names."""
 
     def __init__(
         self, augmentation: Augmentation, num_classes: int, spec: ImageSpec, layers: Sequence[Callable[..., Any]] = ()
@@ -48,14 +33,15 @@ class AugmentBatch:
         `mirrored`, bool (n,), says which images are mirrored; by default that is drawn, if the recipe has `flip`.
         """
         recipe = self.augmentation
+        labels = tf.one_hot(labels, self.num_classes)
         if self.layers:
-            images, labels = apply_layers(self.layers, images, tf.one_hot(labels, self.num_classes))
+            images, labels = apply_layers(self.layers, images, labels)
             return normalize_batch(images, self.spec), smooth(labels, recipe.label_smoothing)
         seeds = tf.unstack(tf.random.split(seed, 5))
         if recipe.translate:
             images = random_translation(images, recipe.translate, tf.random.fold_in(seed, 1))
         if recipe.flip:
-            images = random_flip(images, seeds[0]) if mirrored is None else flip(images, mirrored)
+            images = flip(images, drawn(images, 0.5, seeds[0]) if mirrored is None else mirrored)
         if recipe.rand_augment:
             images = self.rand_augment(images, seeds[1])
         if recipe.color_jitter:
@@ -65,7 +51,6 @@ class AugmentBatch:
             images = random_erasing(images, recipe.random_erasing, recipe.erasing_fill, seeds[3])
         if recipe.cutout:
             images = cutout(images, recipe.cutout, tf.random.fold_in(seed, 2))
-        labels = tf.one_hot(labels, self.num_classes)
         if recipe.mixup or recipe.cutmix:
             images, labels = mix(images, labels, recipe.mixup, recipe.cutmix, recipe.mix_probability, seeds[4])
         return images, smooth(labels, recipe.label_smoothing)
@@ -79,14 +64,14 @@ def normalize_batch(images: tf.Tensor, spec: ImageSpec) -> tf.Tensor:
     return tf.cast(images, tf.float32) * scale - offset
 
 
-def random_flip(images: tf.Tensor, seed: Any) -> tf.Tensor:
-    """Mirrors half of the images (n, height, width, 3)."""
-    return flip(images, tf.random.stateless_uniform([tf.shape(images)[0]], seed) < 0.5)
+def drawn(images: tf.Tensor, probability: float, seed: Any) -> tf.Tensor:
+    """Draws which of the images are changed, bool (n,)."""
+    return tf.random.stateless_uniform([tf.shape(images)[0]], seed) < probability
 
 
 def flip(images: tf.Tensor, mirrored: tf.Tensor) -> tf.Tensor:
     """Mirrors the images (n, height, width, 3) for which `mirrored`, bool (n,), is true."""
-    return in_parts(images, tf.cast(mirrored, tf.int32), [lambda part, _: part, lambda part, _: tf.reverse(part, [2])])
+    return in_parts(images, mirrored, [lambda part, _: part, lambda part, _: tf.reverse(part, [2])])
 
 
 def color_jitter(images: tf.Tensor, strength: float, seed: Any) -> tf.Tensor:
@@ -109,7 +94,6 @@ def masks(boxes: tf.Tensor, height: Any, width: Any) -> tf.Tensor:
 def random_erasing(images: tf.Tensor, probability: float, fill: str, seed: Any) -> tf.Tensor:
     """Fills a rectangle of each image with the mean (0 after normalisation) or noise, with this probability."""
     chance_seed, box_seed, noise_seed = tf.unstack(tf.random.split(seed, 3))
-    erased = tf.random.stateless_uniform([tf.shape(images)[0]], chance_seed) < probability
 
     def erase(part: tf.Tensor, _: tf.Tensor) -> tf.Tensor:
         count, height, width, _ = tf.unstack(tf.shape(part))
@@ -117,7 +101,7 @@ def random_erasing(images: tf.Tensor, probability: float, fill: str, seed: Any) 
         noise = tf.random.stateless_normal(tf.shape(part), noise_seed) if fill == "noise" else 0.0
         return kept * part + (1 - kept) * noise
 
-    return in_parts(images, tf.cast(erased, tf.int32), [lambda part, _: part, erase])
+    return in_parts(images, drawn(images, probability, chance_seed), [lambda part, _: part, erase])
 
 
 def cutout(images: tf.Tensor, side: int, seed: Any) -> tf.Tensor:
@@ -140,7 +124,8 @@ def mix(
     height, width = tf.unstack(tf.shape(images)[1:3])
     mixed = tf.random.stateless_uniform([], seeds[0]) < probability
     cut = tf.random.stateless_uniform([], seeds[1]) < (0.5 if mixup and cutmix else float(cutmix > 0))
-    share = _beta(tf.where(cut, cutmix, mixup), seeds[2])
+    gammas = tf.random.stateless_gamma([2], seeds[2], tf.where(cut, cutmix, mixup))
+    share = gammas[0] / (gammas[0] + gammas[1])  # of Beta(alpha, alpha)
     # A box of 1 - share of the area around any pixel, cut off where it leaves the image.
     sides = tf.cast(tf.stack([height, width]), tf.float32)
     center = tf.floor(tf.random.stateless_uniform([2], seeds[3]) * sides)
@@ -150,11 +135,6 @@ def mix(
     label_share = tf.reduce_mean(shares)
     images = shares * images + (1 - shares) * tf.reverse(images, [0])
     return images, label_share * labels + (1 - label_share) * tf.reverse(labels, [0])
-
-
-def _beta(alpha: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-    first, second = tf.unstack(tf.random.stateless_gamma([2], seed, alpha))
-    return first / (first + second)
 
 
 def smooth(labels: tf.Tensor, amount: float) -> tf.Tensor:

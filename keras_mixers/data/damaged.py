@@ -16,17 +16,6 @@ def naming_damaged(*sources: Images) -> Iterator[None]:
     """Turns the error of a pipeline, which seldom names the file, into one sentence that does.
 
     Only once there is an error are the images read one by one.
-
-    Raises:
-        ValueError: if an image cannot be read.
-
-    Example:
-        >>> records = tf.data.Dataset.from_tensor_slices(([b"no image"], [0]))
-        >>> images = Images(records, 1, ("cat",), decode=tf.io.decode_png)
-        >>> with naming_damaged(images):
-        ...     list(images.examples)
-        Traceback (most recent call last):
-        ValueError: Image 0 cannot be read: it is gone, no image, or damaged; replace it.
     """
     try:
         yield

@@ -17,9 +17,9 @@ class Operation:
     """One of the operations that RandAugment chooses from.
 
     Args:
-        apply: function of uint8 images (n, height, width, 3) and float32 amounts (n,) that returns uint8 images.
-        amount: function of float32 magnitudes (n,) from 0 to 1 and the image size in pixels that returns the amounts.
-        signed: whether half of the amounts are made negative.
+        apply: changes uint8 images (n, height, width, 3) by float32 amounts (n,).
+        amount: makes these amounts of float32 magnitudes (n,) from 0 to 1 and the image size in pixels.
+        signed: whether half of the amounts are negative.
     """
 
     apply: Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
@@ -36,9 +36,7 @@ def operations() -> dict[str, Operation]:
     def to_pixels(magnitude: tf.Tensor, size: Any) -> tf.Tensor:
         return tf.floor(150 / 331 * size * magnitude)
 
-    def signed(apply: Callable[[tf.Tensor, tf.Tensor], tf.Tensor], amount: Callable[..., tf.Tensor]) -> Operation:
-        return Operation(apply, amount, signed=True)
-
+    signed = functools.partial(Operation, signed=True)
     return {
         "identity": Operation(lambda images, _: images, to(0.0)),
         # About the centre of the top left pixel, where Pillow takes its corner: half the amount (0.15 pixels) apart.
@@ -65,12 +63,6 @@ class RandAugment:
         rounds: number of operations per image, the paper's n.
         magnitude: strength of the operations from 0 to 30, the paper's m.
         std: standard deviation of the strength, which is drawn for each operation and clipped to 0 and 30.
-
-    Example:
-        >>> import tensorflow as tf
-        >>> images = tf.zeros((2, 32, 32, 3), tf.uint8)
-        >>> RandAugment(2, 12)(images, seed=(0, 1)).shape
-        TensorShape([2, 32, 32, 3])
     """
 
     def __init__(self, rounds: int, magnitude: float, std: float = 0.0) -> None:
@@ -97,11 +89,8 @@ class RandAugment:
 
 
 def in_parts(images: tf.Tensor, choices: tf.Tensor, functions: Sequence[Callable[..., tf.Tensor]]) -> tf.Tensor:
-    """Runs each function once, on the images (n, height, width, 3) whose `choices`, int32 (n,), are its position.
-
-    It takes these images and their places in the batch.
-    """
-    places = tf.dynamic_partition(tf.range(tf.shape(images)[0]), choices, len(functions))
+    """Runs each function once, on the images, and their places in the batch, whose `choices` (n,) are its position."""
+    places = tf.dynamic_partition(tf.range(tf.shape(images)[0]), tf.cast(choices, tf.int32), len(functions))
     parts = [tf.gather(images, place) for place in places]
     changed = [
         # TensorFlow's depthwise convolution and histogram fail on no images.

@@ -11,7 +11,7 @@ IMAGENET = ImageSpec(224, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225),
 class Dataset:
     """What presets, recipes and weights know of a TFDS data set.
 
-    Attributes:
+    Args:
         name: its name here.
         tfds: its name in TFDS.
         num_classes: number of classes.
@@ -44,10 +44,5 @@ DATASETS = {
 
 
 def find_dataset(name: str) -> Dataset | None:
-    """Returns the row of a data set, by its own name or TFDS's; None if it has none.
-
-    Example:
-        >>> find_dataset("oxford_flowers102").name
-        'flowers102'
-    """
+    """Returns the row of a data set, by its own name or TFDS's; None if it has none."""
     return next((row for row in DATASETS.values() if name in (row.name, row.tfds)), None)

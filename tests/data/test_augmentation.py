@@ -13,7 +13,6 @@ from keras_mixers.data.augmentation import (
     mix,
     normalize_batch,
     random_erasing,
-    random_flip,
     smooth,
 )
 from keras_mixers.data.crops import random_translation
@@ -68,7 +67,8 @@ def test_by_default_images_are_only_normalised():
 
 def test_half_of_the_images_are_mirrored():
     pixels = noise(1000, 4)
-    flipped = random_flip(tf.constant(pixels), (1, 2)).numpy()
+    images, _ = AugmentBatch(Augmentation(flip=True), 2, PLAIN)(tf.constant(pixels), [0] * 1000, (1, 2))
+    flipped = np.rint(images)
     mirrored = (flipped == pixels[:, :, ::-1]).all(axis=(1, 2, 3))
     assert (mirrored | (flipped == pixels).all(axis=(1, 2, 3))).all()
     assert mirrored.mean() == pytest.approx(0.5, abs=0.06)
