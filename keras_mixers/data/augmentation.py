@@ -1,7 +1,4 @@
-"""What happens to a training batch: the steps of an `Augmentation`, in its order.
-
-Every step draws from the stateless seed that it is given, so a batch is a function of its images and its seed.
-"""
+"""The steps of an `Augmentation`: each draws from the stateless seed that it is given, so a seed repeats its batch."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -11,42 +8,17 @@ import tensorflow as tf
 from keras_mixers.data.augmentation_settings import Augmentation
 from keras_mixers.data.crops import random_boxes, random_translation
 from keras_mixers.data.preprocessing_layers import apply_layers, make_layer
-from keras_mixers.data.rand_augment import (
-    RandAugment,
-    adjust_brightness,
-    adjust_color,
-    adjust_contrast,
-    in_parts,
-)
+from keras_mixers.data.rand_augment import RandAugment, adjust_brightness, adjust_color, adjust_contrast, in_parts
 from keras_mixers.models.image_spec import ImageSpec
 
 ERASING_SCALE, ERASING_RATIO = (0.02, 0.33), (0.3, 3.3)
 
 
 class AugmentBatch:
-    """The steps of an `Augmentation` after the crop.
-
-    Args:
-        augmentation: the `Augmentation`.
-        num_classes: number of classes.
-        spec: statistics by which images are normalised.
-        layers: layers that take the place of the augmentation's steps; those that it names by default.
-
-    Example:
-        >>> import tensorflow as tf
-        >>> spec = ImageSpec(8, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
-        >>> augment = AugmentBatch(Augmentation(flip=True), 10, spec)
-        >>> images, labels = augment(tf.zeros((2, 8, 8, 3), tf.uint8), tf.constant([3, 4], tf.int64), seed=(0, 1))
-        >>> images.shape, labels.shape
-        (TensorShape([2, 8, 8, 3]), TensorShape([2, 10]))
-    """
+    """The steps of an `Augmentation` after the crop; `layers` replace those that it names."""
 
     def __init__(
-        self,
-        augmentation: Augmentation,
-        num_classes: int,
-        spec: ImageSpec,
-        layers: Sequence[Callable[..., Any]] = (),
+        self, augmentation: Augmentation, num_classes: int, spec: ImageSpec, layers: Sequence[Callable[..., Any]] = ()
     ) -> None:
         self.layers = layers or [make_layer(text) for text in augmentation.layers]
         self.augmentation, self.num_classes, self.spec = augmentation, num_classes, spec
@@ -58,17 +30,18 @@ class AugmentBatch:
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """Uint8 images (n, h, w, 3), int64 labels (n,) -> normalised float32 images, float32 labels (n, classes).
 
-        `mirrored`, bool (n,), tells which images are mirrored; by default that is drawn, if the recipe has `flip`.
+        `mirrored`, bool (n,), says which images are mirrored; by default that is drawn, if the recipe has `flip`.
         """
         recipe = self.augmentation
+        labels = tf.one_hot(labels, self.num_classes)
         if self.layers:
-            images, labels = apply_layers(self.layers, images, tf.one_hot(labels, self.num_classes))
+            images, labels = apply_layers(self.layers, images, labels)
             return normalize_batch(images, self.spec), smooth(labels, recipe.label_smoothing)
         seeds = tf.unstack(tf.random.split(seed, 5))
         if recipe.translate:
             images = random_translation(images, recipe.translate, tf.random.fold_in(seed, 1))
         if recipe.flip:
-            images = random_flip(images, seeds[0]) if mirrored is None else flip(images, mirrored)
+            images = flip(images, drawn(images, 0.5, seeds[0]) if mirrored is None else mirrored)
         if recipe.rand_augment:
             images = self.rand_augment(images, seeds[1])
         if recipe.color_jitter:
@@ -78,7 +51,6 @@ class AugmentBatch:
             images = random_erasing(images, recipe.random_erasing, recipe.erasing_fill, seeds[3])
         if recipe.cutout:
             images = cutout(images, recipe.cutout, tf.random.fold_in(seed, 2))
-        labels = tf.one_hot(labels, self.num_classes)
         if recipe.mixup or recipe.cutmix:
             images, labels = mix(images, labels, recipe.mixup, recipe.cutmix, recipe.mix_probability, seeds[4])
         return images, smooth(labels, recipe.label_smoothing)
@@ -92,18 +64,18 @@ def normalize_batch(images: tf.Tensor, spec: ImageSpec) -> tf.Tensor:
     return tf.cast(images, tf.float32) * scale - offset
 
 
-def random_flip(images: tf.Tensor, seed: Any) -> tf.Tensor:
-    """Mirror half of the images (n, height, width, 3)."""
-    return flip(images, tf.random.stateless_uniform([tf.shape(images)[0]], seed) < 0.5)
+def drawn(images: tf.Tensor, probability: float, seed: Any) -> tf.Tensor:
+    """Draws which of the images are changed, bool (n,)."""
+    return tf.random.stateless_uniform([tf.shape(images)[0]], seed) < probability
 
 
 def flip(images: tf.Tensor, mirrored: tf.Tensor) -> tf.Tensor:
-    """Mirror the images (n, height, width, 3) for which `mirrored`, bool (n,), is true."""
-    return in_parts(images, tf.cast(mirrored, tf.int32), [lambda part, _: part, lambda part, _: tf.reverse(part, [2])])
+    """Mirrors the images (n, height, width, 3) for which `mirrored`, bool (n,), is true."""
+    return in_parts(images, mirrored, [lambda part, _: part, lambda part, _: tf.reverse(part, [2])])
 
 
 def color_jitter(images: tf.Tensor, strength: float, seed: Any) -> tf.Tensor:
-    """Scale brightness, contrast and saturation of uint8 images, in this order, by factors within 1 +- strength."""
+    """Scales brightness, contrast and saturation of uint8 images, in this order, by factors within 1 +- strength."""
     amounts = tf.random.stateless_uniform([3, tf.shape(images)[0]], seed, -strength, strength)
     for adjust, amount in zip((adjust_brightness, adjust_contrast, adjust_color), tf.unstack(amounts), strict=True):
         images = adjust(images, amount)
@@ -120,9 +92,8 @@ def masks(boxes: tf.Tensor, height: Any, width: Any) -> tf.Tensor:
 
 
 def random_erasing(images: tf.Tensor, probability: float, fill: str, seed: Any) -> tf.Tensor:
-    """Fill a rectangle of each image with the mean (0 after normalisation) or with noise, with this probability."""
+    """Fills a rectangle of each image with the mean (0 after normalisation) or noise, with this probability."""
     chance_seed, box_seed, noise_seed = tf.unstack(tf.random.split(seed, 3))
-    erased = tf.random.stateless_uniform([tf.shape(images)[0]], chance_seed) < probability
 
     def erase(part: tf.Tensor, _: tf.Tensor) -> tf.Tensor:
         count, height, width, _ = tf.unstack(tf.shape(part))
@@ -130,11 +101,11 @@ def random_erasing(images: tf.Tensor, probability: float, fill: str, seed: Any) 
         noise = tf.random.stateless_normal(tf.shape(part), noise_seed) if fill == "noise" else 0.0
         return kept * part + (1 - kept) * noise
 
-    return in_parts(images, tf.cast(erased, tf.int32), [lambda part, _: part, erase])
+    return in_parts(images, drawn(images, probability, chance_seed), [lambda part, _: part, erase])
 
 
 def cutout(images: tf.Tensor, side: int, seed: Any) -> tf.Tensor:
-    """Fill a square around a random pixel of each image with the mean (0 after normalisation), cut off at the edges."""
+    """Fills a square around a random pixel of each image with the mean (0 after normalisation)."""
     count, height, width = tf.unstack(tf.shape(images)[:3])
     places = tf.random.stateless_uniform([count, 2], seed) * tf.cast(tf.stack([height, width]), tf.float32)
     corners = tf.cast(places, tf.int32) - side // 2
@@ -144,24 +115,17 @@ def cutout(images: tf.Tensor, side: int, seed: Any) -> tf.Tensor:
 def mix(
     images: tf.Tensor, labels: tf.Tensor, mixup: float, cutmix: float, probability: float, seed: Any
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """MixUp or CutMix of a batch with itself in reverse order, one of the two for the batch.
+    """MixUp or CutMix, one of the two, of a batch with itself in reverse order, or neither.
 
-    Both are `share * image + (1 - share) * other`: MixUp's share is one number, CutMix's is 0 inside a rectangle
-    and 1 outside. The label's share is the mean of the pixels'.
-
-    Args:
-        images: float32 (n, height, width, 3).
-        labels: float32 (n, classes).
-        mixup: alpha of MixUp, 0 for CutMix alone.
-        cutmix: alpha of CutMix, 0 for MixUp alone.
-        probability: probability that the batch is mixed at all.
-        seed: two integers.
+    Both are `share * image + (1 - share) * other`: MixUp's share is one number, CutMix's is 0 inside a rectangle and 1
+    outside. The label's share is the mean of the pixels'. `mixup` and `cutmix` are alphas; 0 leaves one out.
     """
     seeds = tf.unstack(tf.random.split(seed, 4))
     height, width = tf.unstack(tf.shape(images)[1:3])
     mixed = tf.random.stateless_uniform([], seeds[0]) < probability
     cut = tf.random.stateless_uniform([], seeds[1]) < (0.5 if mixup and cutmix else float(cutmix > 0))
-    share = _beta(tf.where(cut, cutmix, mixup), seeds[2])
+    gammas = tf.random.stateless_gamma([2], seeds[2], tf.where(cut, cutmix, mixup))
+    share = gammas[0] / (gammas[0] + gammas[1])  # of Beta(alpha, alpha)
     # A box of 1 - share of the area around any pixel, cut off where it leaves the image.
     sides = tf.cast(tf.stack([height, width]), tf.float32)
     center = tf.floor(tf.random.stateless_uniform([2], seeds[3]) * sides)
@@ -173,11 +137,6 @@ def mix(
     return images, label_share * labels + (1 - label_share) * tf.reverse(labels, [0])
 
 
-def _beta(alpha: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-    first, second = tf.unstack(tf.random.stateless_gamma([2], seed, alpha))
-    return first / (first + second)
-
-
 def smooth(labels: tf.Tensor, amount: float) -> tf.Tensor:
-    """Spread `amount` of one-hot labels (n, classes) evenly over all classes."""
+    """Spreads `amount` of one-hot labels (n, classes) evenly over all classes."""
     return (1 - amount) * labels + amount / labels.shape[-1]

@@ -1,9 +1,9 @@
-"""What happens to a training batch, as data: to read a recipe needs no TensorFlow."""
+"""What happens to a training batch, as data: reading a recipe needs no TensorFlow."""
 
 import dataclasses
 from typing import Any
 
-# The steps that `layers` take the place of.
+# The steps that `layers` replace.
 REPLACED = ("translate", "flip", "rand_augment", "color_jitter", "random_erasing", "cutout", "mixup", "cutmix")
 MAX_MAGNITUDE = 30
 
@@ -56,26 +56,23 @@ class Augmentation:
         crop_ratio: range of the crop's width / height.
         resize: length in pixels that the shorter side is resized to before a random crop of the image size
             ("resize 230, random crop 224"). None resizes it to the image size. Not together with `crop_scale`.
-        translate: largest number of pixels by which an image is moved along each axis; what is uncovered is filled with
-            its reflection. 0 for none.
+        translate: largest shift in pixels along each axis; the reflected image fills what is uncovered. 0 for none.
         flip: whether half of the images are mirrored. "alternating" mirrors one half in the epochs 0, 2, ..., the other
             in the epochs 1, 3, ...: each pair of epochs shows every image both ways.
-        rand_augment: (n, m), the number of operations for each image and their magnitude from 0 to 30. timm counts
-            from 0 to 10: its m9 is 27 here.
+        rand_augment: (n, m), the number of operations per image and their magnitude from 0 to 30. timm counts from 0 to
+            10: its m9 is 27 here.
         rand_augment_std: standard deviation of the magnitude, on the same scale.
         color_jitter: brightness, contrast and saturation are each scaled by a factor within 1 +- this.
         random_erasing: probability that a rectangle of an image (2-33 % of its area, ratio 0.3-3.3) is erased.
-        cutout: side in pixels of a square that is filled with the mean colour somewhere in each image; 0 for none.
-        erasing_fill: "mean" (the data set's mean colour) or "noise" (normal noise for each pixel).
-        mixup: alpha of MixUp: images and labels are mixed with those of another image by a share from
-            Beta(alpha, alpha), one for the batch.
+        erasing_fill: "mean" (the data set's mean colour) or "noise" (normal noise per pixel).
+        cutout: side in pixels of a square somewhere in each image that is filled with the mean colour; 0 for none.
+        mixup: alpha of MixUp, which mixes images and labels by one share per batch, from Beta(alpha, alpha).
         cutmix: alpha of CutMix: a rectangle comes from another image, and labels are mixed by the exact area.
-        mix_probability: probability that a batch is mixed. If both `mixup` and `cutmix` are on, each is done to half
-            of these batches.
+        mix_probability: probability that a batch is mixed; with both `mixup` and `cutmix`, by either equally often.
         label_smoothing: share of the label that is spread over all classes.
-        layers: preprocessing layers of Keras or KerasCV that take the place of all steps from `translate` to
-            `mix_probability`, such as `("keras_cv.RandAugment(value_range=(0, 255))", "keras_cv.MixUp()")`. They draw
-            from generators of their own: a seed does not repeat their batches.
+        layers: preprocessing layers of Keras or KerasCV that replace all steps from `translate` to `mix_probability`,
+            such as `("keras_cv.RandAugment(value_range=(0, 255))", "keras_cv.MixUp()")`. They draw from generators of
+            their own: a seed does not repeat their batches.
 
     Raises:
         ValueError: if a field is out of its range.
@@ -122,11 +119,6 @@ class Augmentation:
             self.check_gives_way()
 
     def check_gives_way(self) -> None:
-        """Refuse steps whose place layers are to take."""
-        steps = [name for name in REPLACED if getattr(self, name)]
-        if steps:
-            beside = ", ".join(f"{name}={getattr(self, name)!r}" for name in steps)
-            raise ValueError(
-                f"layers take the place of the other steps, got {beside} beside them; leave those out, or add layers "
-                "that do the same."
-            )
+        """Refuses steps that layers are to replace."""
+        if beside := ", ".join(f"{name}={getattr(self, name)!r}" for name in REPLACED if getattr(self, name)):
+            raise ValueError(f"layers replace the other steps, got {beside} beside them; leave those out.")

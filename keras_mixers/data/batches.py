@@ -39,28 +39,27 @@ def train_batches(
         batch_size: number of images in a batch. The last batch of an epoch holds what is left.
         spec: the `ImageSpec` of the batches: their size, and the statistics by which they are normalised.
         augmentation: `Augmentation`; none by default.
-        layers: preprocessing layers of Keras or KerasCV that take the place of the augmentation after the crop, such as
+        layers: preprocessing layers of Keras or KerasCV that replace the augmentation after the crop, such as
             `[keras_cv.layers.RandAugment(value_range=(0, 255)), keras_cv.layers.MixUp(), keras_cv.layers.CutMix()]`.
-            They get `{"images": values from 0 to 255, "labels": one-hot}`, or images alone if they know no labels. They
+            They get `{"images": values from 0 to 255, "labels": one-hot}`, or images alone if they know no labels, and
             draw from generators of their own, which the seed does not reach.
-        seed: integer. Every epoch's order and augmentation are a function of it and of the epoch's number. Without
-            `epochs` the numbers are drawn; `tf.random.set_seed`, if it was called, then changes them too.
-        epochs: `range(start, stop)`: every iteration gives these epochs one after the other, and epoch i is the same
-            wherever the range starts. So a run that is resumed sees what an unbroken one would.
-        first_batch: number of batches of the first of these epochs that are left out.
-        cache: whether the decoded images stay in memory as uint8. By default they do if they all have one known size
-            and take at most 1 GiB, and one process reads them all.
+        seed: integer that, with the epoch's number, decides each epoch's order and augmentation. Without `epochs` the
+            numbers are drawn, and `tf.random.set_seed` changes them too.
+        epochs: `range(start, stop)`: every iteration gives these epochs in turn. Epoch i is the same wherever the range
+            starts, so that a resumed run sees what an unbroken one would.
+        first_batch: number of batches that the first of these epochs skips.
+        cache: whether the decoded images stay in memory as uint8. By default they do if they all have one known size,
+            take at most 1 GiB, and one process reads them all.
         share: the `DataShard` of one of several processes or devices: it gets `batch_size` / `processes` images of
-            each batch. Images are cropped as if it were alone; what is drawn for a whole batch is drawn for each part
-            anew.
+            each batch, cropped as if it were alone. What is drawn for a whole batch is drawn for each part anew.
 
     Returns:
         `tf.data.Dataset` of normalised float32 images (batch, size, size, 3) and one-hot float32 labels
         (batch, num_classes), with a known number of batches. Images of the right size are not resampled.
 
     Raises:
-        ValueError: if `batch_size` is not positive, images would be moved out of sight, or layers are given beside
-            steps that they replace.
+        ValueError: if `batch_size` is not positive, `translate` is not less than the images' size, or layers are given
+            beside steps that they replace.
 
     Example:
         >>> import numpy as np, tensorflow as tf
@@ -89,7 +88,7 @@ def train_batches(
         image, label = example
         return random_crop(image, spec.size, augmentation, seed), label
 
-    @tf.autograph.experimental.do_not_convert  # It has no Python control flow over tensors; conversion takes seconds.
+    @tf.autograph.experimental.do_not_convert  # without Python control flow over tensors; conversion takes seconds
     def finish(batch: tuple[tf.Tensor, tf.Tensor], seed: tf.Tensor, mirrored: tf.Tensor | None = None) -> Any:
         pixels, labels = batch
         crop_seed, augment_seed = tf.unstack(tf.random.split(seed, 2))
@@ -99,15 +98,15 @@ def train_batches(
 
     # A crop for each image costs 60 microseconds of small operations, a crop of the batch a tenth of that.
     have_size = _shape(images) == (spec.size, spec.size, 3) and augmentation.resize in (None, spec.size)
-    buffer = images.shuffle_buffer or images.count
+    buffer, own_size = images.shuffle_buffer or images.count, batch_size // share.processes
 
     def own(dataset: tf.data.Dataset) -> tf.data.Dataset:
         return share.part(share.filled(dataset, images.count), images.count, batch_size)
 
     @tf.autograph.experimental.do_not_convert
     def one_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
-        # `shuffle` adds the global seed of `tf.random.set_seed` to its own, and fails if that is 0 and its own a
-        # tensor. This sets the seed of the graph that is being traced here and of nothing else.
+        # `shuffle` adds the global seed to its own, and fails if that is 0 and its own a tensor. This sets the seed of
+        # the graph that is traced here and of nothing else.
         tf.random.set_seed(1)
         # Maps run in parallel, so none may draw from a generator: the pipeline carries stateless seeds.
         order_seed, *seeds = tf.unstack(tf.random.split(tf.random.fold_in([seed, 0], epoch), 3))
@@ -118,29 +117,24 @@ def train_batches(
         )
 
         def shuffled(dataset: tf.data.Dataset) -> tf.data.Dataset:
-            return dataset.shuffle(buffer, tf.cast(order_seed[0], tf.int64), reshuffle_each_iteration=False)
+            return own(dataset.shuffle(buffer, tf.cast(order_seed[0], tf.int64), reshuffle_each_iteration=False))
 
-        def in_batches(dataset: tf.data.Dataset) -> tf.data.Dataset:
-            return dataset.batch(batch_size // share.processes)
-
-        records = shuffled(images.records)
-        examples = dataclasses.replace(images, records=own(records)).examples
+        examples = dataclasses.replace(images, records=shuffled(images.records)).examples
         if not have_size:
             seeded = tf.data.Dataset.zip(examples, own(crop_seeds.take(images.count)))
             examples = seeded.map(crop, tf.data.AUTOTUNE)
-        parts = [in_batches(examples), batch_seeds]
+        parts = [examples.batch(own_size), batch_seeds]
         if augmentation.flip == "alternating":
             # Which half an image is in is drawn once for the run; shuffled alike, its number stays beside it.
             halves = tf.random.stateless_uniform([images.count], tf.random.fold_in([seed, 0], -1)) < 0.5
             mirrored = tf.data.Dataset.from_tensor_slices(halves ^ (epoch % 2 == 1))
-            parts.append(in_batches(own(shuffled(mirrored))))
+            parts.append(shuffled(mirrored).batch(own_size))
         batches = tf.data.Dataset.zip(*parts)
         batches = batches.skip(tf.where(epoch == start, tf.constant(first_batch, tf.int64), 0))
         return batches.map(finish, tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
 
     in_epoch = math.ceil(images.count / batch_size)
-    if epochs is None:
-        # One epoch, whose number every iteration draws anew.
+    if epochs is None:  # one epoch, whose number every iteration draws anew
         start, count = -1, in_epoch
         numbers = tf.data.Dataset.random(seed, rerandomize_each_iteration=True).take(1)
     else:
@@ -165,7 +159,7 @@ def eval_batches(
         images: `Images`.
         batch_size: number of images in a batch; the last one holds what is left.
         spec: the `ImageSpec` of the batches: their size, their statistics, and how they are cut from photographs.
-        normalize: whether pixels are normalised; False leaves them from 0 to 255, for networks that do it themselves.
+        normalize: False leaves pixels from 0 to 255, for networks that normalise them.
         cache: as in `train_batches`.
         share: as in `train_batches`.
 
@@ -193,24 +187,23 @@ def eval_batches(
         pixels = normalize_batch(pixels, spec) if normalize else tf.cast(pixels, tf.float32)
         return pixels, tf.one_hot(labels, images.num_classes), *weights
 
-    def own(dataset: tf.data.Dataset) -> tf.data.Dataset:
-        return share.part(dataset, images.count, batch_size)
-
-    examples = dataclasses.replace(images, records=own(share.filled(images.records, images.count))).examples
+    records = share.part(share.filled(images.records, images.count), images.count, batch_size)
+    examples = dataclasses.replace(images, records=records).examples
     if not _shape(images) == (spec.size, spec.size, 3) == (spec.shorter_side, spec.shorter_side, 3):
         examples = examples.map(lambda image, label: (center_crop(image, spec), label), tf.data.AUTOTUNE)
     if share.devices > 1:
         filled = images.count + share.padding(images.count)
         weights = tf.data.Dataset.range(filled).map(lambda i: tf.where(i < images.count, filled / images.count, 0.0))
-        examples = tf.data.Dataset.zip(examples, own(weights)).map(lambda example, weight: (*example, weight))
+        weights = share.part(weights, images.count, batch_size)
+        examples = tf.data.Dataset.zip(examples, weights).map(lambda example, weight: (*example, weight))
     batches = examples.batch(batch_size // share.processes).map(finish, tf.data.AUTOTUNE)
-    if share.devices > 1:  # TensorFlow does not know how many examples a part has, or a filled epoch
+    if share.devices > 1:  # TensorFlow cannot count the examples of a part, or of a filled epoch
         batches = batches.apply(tf.data.experimental.assert_cardinality(math.ceil(images.count / batch_size)))
     return batches.prefetch(tf.data.AUTOTUNE)
 
 
 def _shape(images: Images) -> tuple[int | None, ...]:
-    """The shape that all images have; sides that differ or are not known are None."""
+    # Sides that differ or are not known are None.
     return tuple(images.examples.element_spec[0].shape)
 
 

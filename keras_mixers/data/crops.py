@@ -43,9 +43,9 @@ def random_crop(image: tf.Tensor, size: int, augmentation: Augmentation, seed: A
 
 
 def random_crops(images: tf.Tensor, augmentation: Augmentation, seed: Any) -> tf.Tensor:
-    """`random_crop` of images that have the wanted size already, (n, size, size, 3), in one operation.
+    """`random_crop` of images (n, size, size, 3) that have the wanted size already, in one operation.
 
-    Such crops are only ever enlarged: no antialiasing is needed. At a crop's edge the image beyond it is interpolated.
+    Such crops are only enlarged, which needs no antialiasing. At a crop's edge the image beyond it is interpolated.
     """
     if not augmentation.crop_scale:
         return images
@@ -60,7 +60,7 @@ def random_crops(images: tf.Tensor, augmentation: Augmentation, seed: Any) -> tf
 
 
 def random_translation(images: tf.Tensor, largest: int, seed: Any) -> tf.Tensor:
-    """Move each image (n, height, width, 3) by up to `largest` pixels along both axes; edges are reflected."""
+    """Moves each image (n, height, width, 3) by up to `largest` pixels along both axes; edges are reflected."""
     count, height, width, _ = tf.unstack(tf.shape(images))
     corners = tf.random.stateless_uniform([count, 2], seed, 0, 2 * largest + 1, tf.int32)
     around = [largest, largest]
@@ -71,13 +71,10 @@ def random_translation(images: tf.Tensor, largest: int, seed: Any) -> tf.Tensor:
 
 
 def affine(images: tf.Tensor, coefficients: Sequence[Any], interpolation: str, fill_mode: str) -> tf.Tensor:
-    """Take each output pixel (x, y) from the input at (a x + b y + c, d x + e y + f).
+    """Takes each output pixel (x, y) from the input (n, height, width, channels) at (a x + b y + c, d x + e y + f).
 
-    Args:
-        images: (n, height, width, channels).
-        coefficients: the six coefficients, each a number or float32 (n,). Whole coordinates are centres of pixels.
-        interpolation: "NEAREST" or "BILINEAR".
-        fill_mode: "CONSTANT" (black) or "NEAREST" beyond the image.
+    Each coefficient is a number or float32 (n,); whole coordinates are centres of pixels. `interpolation` is "NEAREST"
+    or "BILINEAR"; `fill_mode` beyond the image "CONSTANT" (black) or "NEAREST".
     """
     count = tf.shape(images)[0]
     matrices = tf.stack([tf.broadcast_to(value, [count]) for value in (*coefficients, 0.0, 0.0)], axis=1)
@@ -100,7 +97,7 @@ def center_crop(image: tf.Tensor, spec: ImageSpec) -> tf.Tensor:
 
 
 def resize_shorter_side(image: tf.Tensor, size: int, method: str) -> tf.Tensor:
-    """Resize an image so that its shorter side has this size; an image that has it stays as it is."""
+    """Resizes an image so that its shorter side has this size; an image that has it stays as it is."""
     shape = tf.shape(image)[:2]
     height, width = tf.unstack(shape * size // tf.reduce_min(shape))
     # Along one axis at a time and rounded after each, as Pillow does.
@@ -108,7 +105,7 @@ def resize_shorter_side(image: tf.Tensor, size: int, method: str) -> tf.Tensor:
 
 
 def resize(image: tf.Tensor, shape: Any, method: str) -> tf.Tensor:
-    """Resize an image to (height, width) with antialiasing."""
+    """Resizes an image to (height, width) with antialiasing."""
     # TensorFlow resizes to floats, whose fractions and overshoots 8 bits cannot hold.
     return tf.saturate_cast(tf.round(tf.image.resize(image, shape, method, antialias=True)), tf.uint8)
 

@@ -1,4 +1,4 @@
-"""Which image it was that could not be read."""
+"""Names the image that could not be read."""
 
 import contextlib
 import os
@@ -13,22 +13,9 @@ UNREADABLE = (tf.errors.InvalidArgumentError, tf.errors.NotFoundError)
 
 @contextlib.contextmanager
 def naming_damaged(*sources: Images) -> Iterator[None]:
-    """Has what reads these images fail in one sentence that names the one that cannot be read.
+    """Turns the error of a pipeline, which seldom names the file, into one sentence that does.
 
-    A pipeline's own error seldom says which file it is about; only once there is one are they read one by one.
-
-    Raises:
-        ValueError: if an image cannot be read.
-
-    Example:
-        >>> import tensorflow as tf
-        >>> from keras_mixers.data import Images
-        >>> records = tf.data.Dataset.from_tensor_slices(([b"no image"], [0]))
-        >>> images = Images(records, 1, ("cat",), decode=tf.io.decode_png)
-        >>> with naming_damaged(images):
-        ...     list(images.examples)
-        Traceback (most recent call last):
-        ValueError: Image 0 cannot be read: it is gone, no image, or damaged; replace it.
+    Only once there is an error are the images read one by one.
     """
     try:
         yield

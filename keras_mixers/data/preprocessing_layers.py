@@ -1,4 +1,4 @@
-"""Preprocessing layers of Keras and KerasCV in the place of this library's own augmentation."""
+"""Preprocessing layers of Keras and KerasCV in place of this library's augmentation."""
 
 import ast
 import importlib
@@ -15,10 +15,7 @@ OF_LABELS = ("transform_labels", "augment_labels", "augment_label")
 
 
 def read_layer(text: str) -> tuple[str, str, dict[str, Any]]:
-    """Returns library, class and arguments of a layer as a recipe names it, without making it.
-
-    Args:
-        text: such as `"keras_cv.RandAugment(value_range=(0, 255))"`. Arguments are keywords with plain values.
+    """Returns library, class and arguments of a layer that a recipe names; arguments are keywords with plain values.
 
     Raises:
         ValueError: if it is not of this form.
@@ -62,42 +59,23 @@ def make_layer(text: str) -> keras.Layer:
 
 
 def check_layers(layers: Sequence[Any]) -> None:
-    """Refuses what cannot be called.
-
-    Raises:
-        ValueError: if `layers` is no sequence of layers or functions.
-    """
-    if isinstance(layers, str) or not isinstance(layers, Sequence):
-        raise ValueError(f"layers must be a list of layers, got layers={layers!r}.")
-    for layer in layers:
-        if not callable(layer):
-            raise ValueError(f"layers must be preprocessing layers of Keras or KerasCV, got {layer!r} among them.")
+    """Refuses what is no list of layers or functions."""
+    if isinstance(layers, str) or not isinstance(layers, Sequence) or not all(map(callable, layers)):
+        raise ValueError(f"layers must be a list of preprocessing layers of Keras or KerasCV, got layers={layers!r}.")
 
 
 def apply_layers(
     layers: Sequence[Callable[..., Any]], images: tf.Tensor, labels: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Calls layers one after the other.
+    """Calls layers in turn on images (n, height, width, 3) from 0 to 255 and one-hot labels (n, classes).
 
     Layers that know labels (KerasCV's, and Keras's augmentations) get `{"images": ..., "labels": ...}`, all others, and
-    functions, the images alone.
-
-    Args:
-        layers: the layers.
-        images: (n, height, width, 3), values from 0 to 255.
-        labels: one-hot, (n, classes).
-
-    Returns:
-        Images and labels, float32, of the same shapes.
+    functions, the images alone. The result is float32.
     """
-    shape = images.shape
-    images, labels = tf.cast(images, tf.float32), tf.cast(labels, tf.float32)
+    batch = {"images": tf.cast(images, tf.float32), "labels": tf.cast(labels, tf.float32)}
     for layer in layers:
         call = tf.function(layer)  # KerasCV's layers need AutoGraph, which the pipeline does without
-        if any(hasattr(layer, name) for name in OF_LABELS):
-            changed = call({"images": images, "labels": labels})
-            images, labels = changed["images"], changed["labels"]
-        else:
-            images = call(images)
-        images, labels = tf.cast(images, tf.float32), tf.cast(labels, tf.float32)
-    return tf.ensure_shape(images, shape), labels
+        takes_labels = any(hasattr(layer, name) for name in OF_LABELS)
+        changed = call(batch) if takes_labels else {**batch, "images": call(batch["images"])}
+        batch = {name: tf.cast(changed[name], tf.float32) for name in batch}
+    return tf.ensure_shape(batch["images"], images.shape), batch["labels"]

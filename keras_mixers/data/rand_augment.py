@@ -17,9 +17,9 @@ class Operation:
     """One of the operations that RandAugment chooses from.
 
     Args:
-        apply: function of uint8 images (n, height, width, 3) and float32 amounts (n,) that returns uint8 images.
-        amount: function of float32 magnitudes (n,) from 0 to 1 and the image size in pixels that returns the amounts.
-        signed: whether half of the amounts are made negative.
+        apply: changes uint8 images (n, height, width, 3) by float32 amounts (n,).
+        amount: makes these amounts of float32 magnitudes (n,) from 0 to 1 and the image size in pixels.
+        signed: whether half of the amounts are negative.
     """
 
     apply: Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
@@ -36,37 +36,33 @@ def operations() -> dict[str, Operation]:
     def to_pixels(magnitude: tf.Tensor, size: Any) -> tf.Tensor:
         return tf.floor(150 / 331 * size * magnitude)
 
+    signed = functools.partial(Operation, signed=True)
     return {
-        "identity": Operation(identity, to(0.0)),
-        "shear_x": Operation(shear_x, to(0.3), signed=True),
-        "shear_y": Operation(shear_y, to(0.3), signed=True),
-        "translate_x": Operation(translate_x, to_pixels, signed=True),
-        "translate_y": Operation(translate_y, to_pixels, signed=True),
-        "rotate": Operation(rotate, to(30.0), signed=True),
-        "brightness": Operation(adjust_brightness, to(0.9), signed=True),
-        "color": Operation(adjust_color, to(0.9), signed=True),
-        "contrast": Operation(adjust_contrast, to(0.9), signed=True),
-        "sharpness": Operation(adjust_sharpness, to(0.9), signed=True),
-        "posterize": Operation(posterize, lambda magnitude, size: 8 - tf.round(4 * magnitude)),
-        "solarize": Operation(solarize, lambda magnitude, size: 255 - 255 * magnitude),
-        "autocontrast": Operation(autocontrast, to(0.0)),
-        "equalize": Operation(equalize, to(0.0)),
+        "identity": Operation(lambda images, _: images, to(0.0)),
+        # About the centre of the top left pixel, where Pillow takes its corner: half the amount (0.15 pixels) apart.
+        "shear_x": signed(lambda images, amounts: _move(images, [1.0, amounts, 0.0, 0.0, 1.0, 0.0]), to(0.3)),
+        "shear_y": signed(lambda images, amounts: _move(images, [1.0, 0.0, 0.0, amounts, 1.0, 0.0]), to(0.3)),
+        "translate_x": signed(lambda images, pixels: _move(images, [1.0, 0.0, -pixels, 0.0, 1.0, 0.0]), to_pixels),
+        "translate_y": signed(lambda images, pixels: _move(images, [1.0, 0.0, 0.0, 0.0, 1.0, -pixels]), to_pixels),
+        "rotate": signed(_rotate, to(30.0)),
+        "brightness": signed(adjust_brightness, to(0.9)),
+        "color": signed(adjust_color, to(0.9)),
+        "contrast": signed(adjust_contrast, to(0.9)),
+        "sharpness": signed(_adjust_sharpness, to(0.9)),
+        "posterize": Operation(_posterize, lambda magnitude, size: 8 - tf.round(4 * magnitude)),
+        "solarize": Operation(_solarize, lambda magnitude, size: 255 - 255 * magnitude),
+        "autocontrast": Operation(_autocontrast, to(0.0)),
+        "equalize": Operation(_equalize, to(0.0)),
     }
 
 
 class RandAugment:
-    """`rounds` operations for each image, drawn with replacement (Cubuk et al., 2020).
+    """`rounds` operations per image, drawn with replacement (Cubuk et al., 2020).
 
     Args:
-        rounds: number of operations for each image, the paper's n.
+        rounds: number of operations per image, the paper's n.
         magnitude: strength of the operations from 0 to 30, the paper's m.
-        std: standard deviation of the strength, drawn anew for each operation and kept within 0 and 30.
-
-    Example:
-        >>> import tensorflow as tf
-        >>> images = tf.zeros((2, 32, 32, 3), tf.uint8)
-        >>> RandAugment(2, 12)(images, seed=(0, 1)).shape
-        TensorShape([2, 32, 32, 3])
+        std: standard deviation of the strength, which is drawn for each operation and clipped to 0 and 30.
     """
 
     def __init__(self, rounds: int, magnitude: float, std: float = 0.0) -> None:
@@ -75,9 +71,7 @@ class RandAugment:
 
     def __call__(self, images: tf.Tensor, seed: Any) -> tf.Tensor:
         """Uint8 images (n, height, width, 3) -> the same, for a stateless seed of two integers."""
-        for round_seed in tf.unstack(tf.random.split(seed, self.rounds)):
-            images = self._round(images, round_seed)
-        return images
+        return functools.reduce(self._round, tf.unstack(tf.random.split(seed, self.rounds)), images)
 
     def _round(self, images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
         choice_seed, strength_seed, sign_seed = tf.unstack(tf.random.split(seed, 3))
@@ -95,14 +89,8 @@ class RandAugment:
 
 
 def in_parts(images: tf.Tensor, choices: tf.Tensor, functions: Sequence[Callable[..., tf.Tensor]]) -> tf.Tensor:
-    """Run each function once, on the images that chose it.
-
-    Args:
-        images: (n, height, width, 3).
-        choices: int32 (n,), positions in `functions`.
-        functions: functions of some of the images and of their places in the batch.
-    """
-    places = tf.dynamic_partition(tf.range(tf.shape(images)[0]), choices, len(functions))
+    """Runs each function once, on the images, and their places in the batch, whose `choices` (n,) are its position."""
+    places = tf.dynamic_partition(tf.range(tf.shape(images)[0]), tf.cast(choices, tf.int32), len(functions))
     parts = [tf.gather(images, place) for place in places]
     changed = [
         # TensorFlow's depthwise convolution and histogram fail on no images.
@@ -112,36 +100,9 @@ def in_parts(images: tf.Tensor, choices: tf.Tensor, functions: Sequence[Callable
     return tf.ensure_shape(tf.dynamic_stitch(places, changed), images.shape)
 
 
-def identity(images: tf.Tensor, _: tf.Tensor | None) -> tf.Tensor:
-    """Leave images as they are."""
-    return images
-
-
-def shear_x(images: tf.Tensor, amounts: tf.Tensor) -> tf.Tensor:
-    """Shear images along x by amounts (n,)."""
-    # About the centre of the top left pixel, where Pillow takes its corner: half the amount (0.15 pixels) apart.
-    return _move(images, [1.0, amounts, 0.0, 0.0, 1.0, 0.0])
-
-
-def shear_y(images: tf.Tensor, amounts: tf.Tensor) -> tf.Tensor:
-    """Shear images along y by amounts (n,)."""
-    return _move(images, [1.0, 0.0, 0.0, amounts, 1.0, 0.0])
-
-
-def translate_x(images: tf.Tensor, pixels: tf.Tensor) -> tf.Tensor:
-    """Move images along x by pixels (n,)."""
-    return _move(images, [1.0, 0.0, -pixels, 0.0, 1.0, 0.0])
-
-
-def translate_y(images: tf.Tensor, pixels: tf.Tensor) -> tf.Tensor:
-    """Move images along y by pixels (n,)."""
-    return _move(images, [1.0, 0.0, 0.0, 0.0, 1.0, -pixels])
-
-
-def rotate(images: tf.Tensor, degrees: tf.Tensor) -> tf.Tensor:
-    """Rotate images about their centre by degrees (n,)."""
+def _rotate(images: tf.Tensor, degrees: tf.Tensor) -> tf.Tensor:
     cos, sin = tf.cos(degrees * math.pi / 180), tf.sin(degrees * math.pi / 180)
-    y, x = tf.unstack(tf.cast(tf.shape(images)[1:3] - 1, tf.float32) / 2)
+    y, x = tf.unstack(tf.cast(tf.shape(images)[1:3] - 1, tf.float32) / 2)  # the centre
     return _move(images, [cos, -sin, x - cos * x + sin * y, sin, cos, y - sin * x - cos * y])
 
 
@@ -150,53 +111,49 @@ def _move(images: tf.Tensor, coefficients: Sequence[Any]) -> tf.Tensor:
 
 
 def adjust_brightness(images: tf.Tensor, amounts: tf.Tensor) -> tf.Tensor:
-    """Scale uint8 images (n, height, width, 3) by 1 + amounts (n,)."""
+    """Scales uint8 images (n, height, width, 3) by 1 + amounts (n,)."""
     return _pixels(_floats(images) * _each(1 + amounts))
 
 
 def adjust_contrast(images: tf.Tensor, amounts: tf.Tensor) -> tf.Tensor:
-    """Move uint8 images away from the mean of their grey image by 1 + amounts (n,)."""
+    """Moves uint8 images away from the mean of their grey image by 1 + amounts (n,)."""
     images = _floats(images)
     grey = tf.round(tf.reduce_mean(tf.image.rgb_to_grayscale(images), axis=(1, 2, 3), keepdims=True))
     return _pixels(grey + (images - grey) * _each(1 + amounts))
 
 
 def adjust_color(images: tf.Tensor, amounts: tf.Tensor) -> tf.Tensor:
-    """Move uint8 images away from their grey image by 1 + amounts (n,)."""
+    """Moves uint8 images away from their grey image by 1 + amounts (n,)."""
     images = _floats(images)
     return _pixels(images + _each(amounts) * (images - tf.image.rgb_to_grayscale(images)))
 
 
-def adjust_sharpness(images: tf.Tensor, amounts: tf.Tensor) -> tf.Tensor:
-    """Move uint8 images away from their smoothed image by 1 + amounts (n,); their borders stay as they are."""
+def _adjust_sharpness(images: tf.Tensor, amounts: tf.Tensor) -> tf.Tensor:
     images = _floats(images)
     kernel = tf.constant([[1, 1, 1], [1, 5, 1], [1, 1, 1]], tf.float32) / 13
     smoothed = tf.nn.depthwise_conv2d(images, tf.tile(kernel[..., None, None], [1, 1, 3, 1]), [1, 1, 1, 1], "VALID")
+    # The borders stay as they are.
     details = tf.pad(images[:, 1:-1, 1:-1] - smoothed, [[0, 0], [1, 1], [1, 1], [0, 0]])
     return _pixels(images + _each(amounts) * details)
 
 
-def solarize(images: tf.Tensor, thresholds: tf.Tensor) -> tf.Tensor:
-    """Invert the values of uint8 images that are not below the thresholds (n,)."""
+def _solarize(images: tf.Tensor, thresholds: tf.Tensor) -> tf.Tensor:
     return tf.where(_floats(images) < _each(thresholds), images, 255 - images)
 
 
-def autocontrast(images: tf.Tensor, _: tf.Tensor | None = None) -> tf.Tensor:
-    """Stretch each channel of uint8 images over all levels; a channel of one level stays as it is."""
+def _autocontrast(images: tf.Tensor, _: tf.Tensor) -> tf.Tensor:
     images = _floats(images)
     low, high = (reduce(images, axis=(1, 2), keepdims=True) for reduce in (tf.reduce_min, tf.reduce_max))
     scale = 255 / (high - low)
     return _pixels(tf.where(high > low, images * scale - low * scale, images))
 
 
-def posterize(images: tf.Tensor, bits: tf.Tensor) -> tf.Tensor:
-    """Keep the highest bits (n,) of uint8 images."""
+def _posterize(images: tf.Tensor, bits: tf.Tensor) -> tf.Tensor:
     shift = tf.cast(_each(8 - bits), tf.uint8)
     return tf.bitwise.left_shift(tf.bitwise.right_shift(images, shift), shift)
 
 
-def equalize(images: tf.Tensor, _: tf.Tensor | None = None) -> tf.Tensor:
-    """Spread the histogram of each channel of uint8 images as Pillow does."""
+def _equalize(images: tf.Tensor, _: tf.Tensor) -> tf.Tensor:
     count, height, width, _ = tf.unstack(tf.shape(images))
     levels = tf.cast(images, tf.int32)
     # One histogram for the three channels of an image, one after the other.
@@ -218,5 +175,5 @@ def _floats(images: tf.Tensor) -> tf.Tensor:
 
 
 def _pixels(images: tf.Tensor) -> tf.Tensor:
-    # Pillow cuts fractions off. The small addition keeps whole numbers whole.
+    # Pillow cuts off fractions. The small addition keeps whole numbers whole.
     return tf.cast(tf.clip_by_value(images + 1e-3, 0.0, 255.0), tf.uint8)

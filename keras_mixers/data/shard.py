@@ -8,16 +8,15 @@ import tensorflow as tf
 
 @dataclasses.dataclass(frozen=True)
 class DataShard:
-    """What a process reads, of the batches that all processes compute together.
+    """What one process reads of the batches that all processes compute together.
 
-    An epoch's order is the same in all of them, and each takes equal, consecutive parts of its batches. So that every
-    device gets as much as the others, the last batch is filled up with examples that the epoch began with, at most
-    devices - 1 of them.
+    An epoch's order is the same in all of them, and each takes equal, consecutive parts of its batches. So that all
+    devices get equally many examples, the last batch is filled up with the epoch's first, at most devices - 1.
 
     Args:
         process: number of this process, from 0.
         processes: number of processes.
-        devices: number of devices, those of all processes together. They divide the batch size.
+        devices: number of devices of all processes together, which divides the batch size.
 
     Example:
         >>> share = DataShard(process=1, processes=2, devices=2)
@@ -36,8 +35,7 @@ class DataShard:
 
     def filled(self, dataset: tf.data.Dataset, count: int) -> tf.data.Dataset:
         """An epoch of `count` examples, whose last batch all devices can share."""
-        padding = self.padding(count)
-        if not padding:
+        if not (padding := self.padding(count)):
             return dataset
         # Not dataset.repeat(): TensorFlow joins it with a shuffle before it, and the epoch has no end.
         again = tf.data.Dataset.range(padding).flat_map(lambda _: dataset)

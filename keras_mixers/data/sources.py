@@ -10,6 +10,7 @@ import pathlib
 import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from itertools import compress
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -18,6 +19,7 @@ import requests
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
+from keras_mixers.layers.validation import check_positive_int
 from keras_mixers.models.image_files import IMAGE_SUFFIXES, decode_image
 
 # How the files that TensorFlow decodes itself begin and end: JPEG, PNG, GIF.
@@ -25,20 +27,18 @@ BEGINNINGS, ENDS = (b"\xff\xd8", b"\x89\x50", b"GI"), (b"\xff\xd9", b"\x60\x82",
 # The EXIF entry of an orientation other than upright, in either byte order; it stands near the beginning of a file.
 TURNED = "\x01\x12\x00\x03\x00\x00\x00\x01\x00[\x02-\x08]|\x12\x01\x03\x00\x01\x00\x00\x00[\x02-\x08]\x00"
 HEAD_BYTES = 65536
+VALIDATION_FOLDERS = ("val", "validation", "test")
 
 
 @dataclasses.dataclass(frozen=True)
 class Images:
     """Labelled images, read when they are needed.
 
-    Records stay undecoded so that shuffling moves paths or compressed bytes rather than pixels.
-
     Args:
-        records: `tf.data.Dataset` of (record, int64 label). A record is what `decode` takes.
+        records: `tf.data.Dataset` of (record, int64 label). Shuffling moves records, such as paths, rather than pixels.
         count: number of examples.
         class_names: names of the classes, in the order of their labels.
-        decode: function of one record that returns its uint8 image (height, width, 3). None if the records are
-            such images themselves.
+        decode: function of a record that returns its uint8 image (height, width, 3); None if records are such images.
         shuffle_buffer: number of records that may be held in memory for shuffling; all of them by default.
         origin: which images these are, as values of JSON: for a folder, the hash of its files' names.
 
@@ -59,7 +59,6 @@ class Images:
 
     @property
     def num_classes(self) -> int:
-        """Number of classes."""
         return len(self.class_names)
 
     @property
@@ -106,7 +105,8 @@ def load_tfds(
         Traceback (most recent call last):
         ValueError: TFDS has no data set 'cifar11'; did you mean cifar10...
     """
-    _check_limit(limit)
+    if limit is not None:
+        check_positive_int("limit", limit)
     try:
         builder = tfds.builder(name, data_dir=data_dir and os.path.expanduser(data_dir))
     except ValueError:
@@ -139,7 +139,7 @@ def load_tfds(
     records = builder.as_dataset(
         split=split,
         decoders={"image": tfds.decode.SkipDecoding()},
-        # TFDS would cache small sets by itself; train_batches and eval_batches say when images are cached.
+        # TFDS would cache small sets itself; train_batches and eval_batches decide when images are cached.
         read_config=tfds.ReadConfig(try_autocache=False),
     ).map(lambda example: (example["image"], example["label"]))
     height, width, _ = image.shape
@@ -152,15 +152,13 @@ def load_tfds(
 
 
 def _fetch(builder: tfds.core.DatasetBuilder, name: str, folder: str, verbose: bool) -> None:
-    """Fetch and prepare a data set; whatever fails leaves no data set behind."""
+    """Fetches and prepares a data set; a failure leaves no data set behind."""
     try:
-        # TFDS asks ten times, for minutes, before it says that there is no connection; this asks once.
         _check_connection(builder, folder)
-        with contextlib.ExitStack() as stack:
-            shown = sys.stderr if verbose else stack.enter_context(open(os.devnull, "w"))
-            stack.enter_context(contextlib.redirect_stdout(shown))
-            stack.enter_context(contextlib.redirect_stderr(shown))
-            builder.download_and_prepare()
+        with open(os.devnull, "w") as silence:
+            shown = sys.stderr if verbose else silence
+            with contextlib.redirect_stdout(shown), contextlib.redirect_stderr(shown):
+                builder.download_and_prepare()
     except (requests.RequestException, ConnectionError, tfds.core.download.util.DownloadError) as error:
         raise ConnectionError(
             f"The data set {name!r} is not in {folder!r}, and cannot be fetched ({_in_one_line(error)}): connect to "
@@ -172,16 +170,17 @@ def _fetch(builder: tfds.core.DatasetBuilder, name: str, folder: str, verbose: b
 
 
 def _check_connection(builder: tfds.core.DatasetBuilder, folder: str) -> None:
-    """Raise a ConnectionError if no host of the data set answers, unless its files may be there already."""
+    """Refuses at once if no host of the data set answers, where TFDS would ask ten times, for minutes.
+
+    Files that may be there already are left to TFDS.
+    """
     urls = {urlsplit(url).netloc: url for url in builder.url_infos or () if url.startswith("http")}
     if not urls or builder.MANUAL_DOWNLOAD_INSTRUCTIONS or any(pathlib.Path(folder, "downloads").rglob("*.INFO")):
         return
     for url in urls.values():
-        try:
+        with contextlib.suppress(requests.RequestException):
             requests.head(url, timeout=10)
-        except requests.RequestException:
-            continue
-        return
+            return
     raise ConnectionError(f"there is no connection to {' or '.join(urls)}")
 
 
@@ -190,23 +189,22 @@ def _in_one_line(error: BaseException) -> str:
 
 
 def load_folder(directory: str | os.PathLike[str], limit: int | None = None) -> Images:
-    """Images of a folder that has one folder for each class: `directory/CLASS/IMAGE.jpg`.
+    """Images of a folder that has one folder per class: `directory/CLASS/IMAGE.jpg`.
 
-    Classes are the folders in the order of their names. Files are JPEG, PNG, GIF, BMP or WebP, whatever of these their
-    suffix says; hidden ones are skipped, others too with a warning. Photographs are turned as their EXIF orientation
-    says.
+    Classes are the folders in the order of their names. Files are JPEG, PNG, GIF, BMP or WebP, whichever of these their
+    suffix names; hidden files are skipped, and others with a warning. Photographs are turned by their EXIF orientation.
 
     Args:
         directory: the folder.
-        limit: keep only the first `limit` examples. Examples are the first file of each class, then the second of
+        limit: keep only the first `limit` examples. Their order is the first file of each class, then the second of
             each, and so on: the classes stay balanced.
 
     Returns:
-        `Images`. Reading a file that is damaged fails with its path.
+        `Images`. Reading a damaged file fails with its path.
 
     Raises:
         FileNotFoundError: if there is no such folder.
-        ValueError: if it holds no class folders or one of these no images, or for a limit below 1.
+        ValueError: if it has no class folders or one of these no images, or for a limit below 1.
 
     Example:
         >>> import pathlib, tempfile, tensorflow as tf
@@ -219,31 +217,28 @@ def load_folder(directory: str | os.PathLike[str], limit: int | None = None) -> 
         >>> images.count, images.class_names
         (2, ('cat', 'dog'))
     """
-    _check_limit(limit)
-    labels, paths, class_names = _files(directory)
-    return _images_of_files(directory, labels, paths, class_names, limit)
-
-
-VALIDATION_FOLDERS = ("val", "validation", "test")
+    if limit is not None:
+        check_positive_int("limit", limit)
+    return _images_of_files(directory, *_files(directory), limit)
 
 
 def load_folders(directory: str | os.PathLike[str], validation_part: float = 0.1, seed: int = 0) -> dict[str, Images]:
     """Images to train on and images to evaluate, from one folder.
 
-    If the folder has `train` and one of `val`, `validation` and `test`, each with a folder for each class, these are
-    the two. Otherwise it has a folder for each class itself, and a part of each class is set aside.
+    A folder with `train` and one of `val`, `validation` and `test`, of class folders each, gives these two. Of any
+    other, which has class folders itself, a part of each class is set aside.
 
     Args:
         directory: the folder.
         validation_part: share of each class in (0, 1) that is set aside, at least one image.
-        seed: which ones; the same seed sets aside the same images.
+        seed: decides which images are set aside.
 
     Returns:
         A dictionary of `Images`: `"train_images"` and `"test_images"`, as `fit` takes them.
 
     Raises:
         FileNotFoundError: if there is no such folder.
-        ValueError: if it holds no such folders, a class has fewer than two images, or the part is out of its range.
+        ValueError: if it has no such folders, a class has fewer than two images, or the part is out of its range.
     """
     directory = pathlib.Path(directory)
     evaluated = evaluated_folder(directory)
@@ -261,27 +256,22 @@ def load_folders(directory: str | os.PathLike[str], validation_part: float = 0.1
         count = min(max(round(validation_part * len(members)), 1), len(members) - 1)
         aside[generator.permutation(members)[:count]] = True
 
-    def of(chosen: np.ndarray) -> Images:
-        (places,) = np.nonzero(chosen)
-        images = _images_of_files(directory, [labels[i] for i in places], [paths[i] for i in places], class_names)
+    def chosen(mask: np.ndarray) -> Images:
+        images = _images_of_files(directory, [*compress(labels, mask)], [*compress(paths, mask)], class_names)
         split = {"validation_part": validation_part, "seed": seed}
         return dataclasses.replace(images, origin={**images.origin, **split})
 
-    return {"train_images": of(~aside), "test_images": of(aside)}
+    return {"train_images": chosen(~aside), "test_images": chosen(aside)}
 
 
 def evaluated_folder(directory: str | os.PathLike[str]) -> pathlib.Path:
-    """The folder beside `train` whose images are evaluated; the folder itself if it has no `train`.
-
-    Raises:
-        ValueError: if there is `train`, and nothing beside it.
-    """
+    """The folder beside `train` whose images are evaluated, which must be there; a folder without `train` itself."""
     directory = pathlib.Path(directory)
     if not (directory / "train").is_dir():
         return directory
-    for name in VALIDATION_FOLDERS:
-        if (directory / name).is_dir():
-            return directory / name
+    for folder in (directory / name for name in VALIDATION_FOLDERS):
+        if folder.is_dir():
+            return folder
     raise ValueError(
         f"{str(directory)!r} has train, but none of {', '.join(VALIDATION_FOLDERS)} beside it; add one, or put "
         "the class folders of train into the folder itself to have a part set aside."
@@ -289,7 +279,7 @@ def evaluated_folder(directory: str | os.PathLike[str]) -> pathlib.Path:
 
 
 def _files(directory: str | os.PathLike[str]) -> tuple[Sequence[int], Sequence[str], tuple[str, ...]]:
-    """The labels and paths of the images of a folder, and the names of its classes."""
+    """The labels and paths of a folder's images, and the names of its classes."""
     directory = pathlib.Path(directory)
     if not directory.is_dir():
         raise FileNotFoundError(f"The image folder {str(directory)!r} does not exist.")
@@ -305,10 +295,8 @@ def _files(directory: str | os.PathLike[str]) -> tuple[Sequence[int], Sequence[s
         if not paths:
             raise ValueError(f"The class folder {str(folder)!r} holds no images; {known}. Remove it, or add some.")
     if skipped := sorted({*sum(files, [])} - {*sum(images, [])}):
-        warnings.warn(
-            f"{len(skipped)} of the files in {str(directory)!r} are skipped, such as {skipped[0].name!r}; {known}.",
-            stacklevel=3,
-        )
+        which = f"{len(skipped)} of the files in {str(directory)!r}"
+        warnings.warn(f"{which} are skipped, such as {skipped[0].name!r}; {known}.", stacklevel=3)
     turns = [(turn, label, str(path)) for label, paths in enumerate(images) for turn, path in enumerate(paths)]
     _, labels, paths = zip(*sorted(turns), strict=True)
     return labels, paths, tuple(path.name for path in classes)
@@ -327,11 +315,6 @@ def _images_of_files(
     return Images(*_first(records, len(paths), limit), class_names, decode=_decode_file, origin=origin)
 
 
-def _check_limit(limit: int | None) -> None:
-    if limit is not None and limit < 1:
-        raise ValueError(f"limit must be at least 1, or None for all examples, got limit={limit}.")
-
-
 def _first(records: tf.data.Dataset, count: int, limit: int | None) -> tuple[tf.data.Dataset, int]:
     count = min(count, limit or count)
     return records.take(count).apply(tf.data.experimental.assert_cardinality(count)), count
@@ -343,9 +326,8 @@ def _decode(contents: tf.Tensor | bytes) -> tf.Tensor:
 
 
 def _decode_file(path: tf.Tensor) -> tf.Tensor:
-    # Pillow decodes what TensorFlow does not: other formats, photographs that have to be turned, and files that do not
-    # end as their format does, since they are cut, empty, no images, or harmlessly longer. It takes twice the time, but
-    # its errors can say which file they are about.
+    # Pillow, which takes twice the time, decodes what TensorFlow does not: other formats, photographs that must be
+    # turned, and files that do not end as their format does, as they are cut, empty, no images, or harmlessly longer.
     contents = tf.io.read_file(path)
     begin, head = tf.strings.substr(contents, 0, 2), tf.strings.substr(contents, 0, HEAD_BYTES)
     end = tf.strings.substr(contents, tf.maximum(tf.strings.length(contents) - 2, 0), 2)
@@ -362,7 +344,7 @@ def _decode_file(path: tf.Tensor) -> tf.Tensor:
 def _decode_with_pillow(contents: bytes, path: bytes) -> np.ndarray:
     try:
         if contents.startswith(b"\x89PNG"):
-            _decode(contents)  # refuses a PNG file that lacks its end, of which Pillow reads what is there
+            _decode(contents)  # refuses a PNG file that lacks its end, which Pillow reads as far as it goes
         return decode_image(io.BytesIO(contents))
-    except Exception as error:  # what Pillow raises depends on where a file is damaged
+    except Exception as error:  # Pillow's error depends on where a file is damaged
         raise ValueError(f"The image file {os.fsdecode(path)!r} cannot be read: {error}") from None

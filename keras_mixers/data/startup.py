@@ -1,7 +1,6 @@
-"""What must hold before TensorFlow runs: its packages are there, and the GPU stays with the backend that trains.
+"""Before TensorFlow runs, its packages must be there, and the GPUs are left to the backend that trains.
 
-This happens when `keras_mixers.data` is imported, not when a pipeline is made: a data set of TensorFlow's own, such as
-`Images` takes, already starts the GPUs, and then it is too late to hide them.
+This happens on import: any `tf.data.Dataset` starts the GPUs, which can then no longer be hidden.
 """
 
 import importlib.util
@@ -11,7 +10,7 @@ from keras_mixers import backends
 
 
 def require(*packages: str) -> None:
-    """Raise an ImportError that names the remedy if one of the packages is not installed."""
+    """Raises an ImportError that names the remedy if one of the packages is not installed."""
     missing = [package for package in packages if importlib.util.find_spec(package) is None]
     if missing:
         raise ImportError(
@@ -20,7 +19,7 @@ def require(*packages: str) -> None:
 
 
 def leave_gpus_to(backend: str) -> None:
-    """Hide the GPUs from TensorFlow unless it is the Keras backend: on its first step it would fill their memory."""
+    """Hides the GPUs from TensorFlow, which would fill their memory, unless it is the Keras backend."""
     import tensorflow as tf
 
     if backend == "tensorflow":

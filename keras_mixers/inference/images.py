@@ -26,41 +26,36 @@ def normalizes(model: keras.Model) -> bool:
 
 
 def prepare_images(model: keras.Model, images: Sequence[Any]) -> np.ndarray:
-    """Returns the batch that a network takes.
+    """Returns the batch that a network takes of images, as arrays that it takes.
 
-    Args:
-        model: the network.
-        images: files, or arrays (height, width, 3) of pixels from 0 to 255, if the network knows its `pixels`;
-            otherwise images as the network takes them.
-
-    Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if they are no such images, or there are none.
+    If it knows its `pixels`, images are files, or arrays (height, width, 3) of pixels from 0 to 255.
     """
-    if isinstance(images, str | Path) or not len(images):
-        raise ValueError(f"images must be a list of at least one image, got images={images!r}.")
+    check_list(images)
     if getattr(model, "pixels", None) is not None:
         data_format = "channels_first" if is_channels_first(model) else "channels_last"
         read = [read_image(image) for image in images]
         batch = model.pixels.preprocess(read, normalize=not normalizes(model), data_format=data_format)
-        return check_batch(model, batch)  # a network of images that are not square takes no whole photograph
+        return check_batch(model, batch)  # a network of oblong images takes no square
     if any(isinstance(image, str | Path) for image in images):
         raise ValueError(
             f"images must be arrays as {model.name!r} takes them, {model.input_shape[1:]}, as it does not say which "
-            "pixels it takes (model.pixels); got a file."
+            "pixels it takes (model.pixels), got a file."
         )
     return check_batch(model, np.stack([np.asarray(image, "float32") for image in images]))
+
+
+def check_list(images: Sequence[Any]) -> None:
+    """Refuses a single file, and no images."""
+    if isinstance(images, str | Path) or not len(images):
+        raise ValueError(f"images must be a list of at least one image, got images={images!r}.")
 
 
 def check_batch(model: keras.Model, images: Any) -> np.ndarray:
     """Returns images as an array, if a network takes a batch of this shape."""
     images, shape = np.asarray(images), model.input_shape
-    if images.ndim != 4 or any(
-        own not in (None, given) for own, given in zip(shape[1:], images.shape[1:], strict=True)
-    ):
+    if images.ndim != 4 or any(own not in (None, side) for own, side in zip(shape[1:], images.shape[1:], strict=True)):
         raise ValueError(
-            f"images must be a batch as {model.name!r} takes it, {shape}, got shape {images.shape}; resize or "
-            "crop them."
+            f"images must be a batch as {model.name!r} takes it, {shape}, got shape {images.shape}; resize or crop."
         )
     if not len(images):
         raise ValueError("images must hold at least one image, got none.")

@@ -1,7 +1,4 @@
-"""One table of data sets: a row gives a TFDS data set a name of its own, its splits and its statistics.
-
-A data set without a row trains too, by its TFDS name, with the splits and statistics of the recipe.
-"""
+"""One table of data sets. One without a row trains too, by its TFDS name, with the recipe's splits and statistics."""
 
 from dataclasses import dataclass, replace
 
@@ -12,10 +9,10 @@ IMAGENET = ImageSpec(224, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225),
 
 @dataclass(frozen=True)
 class Dataset:
-    """A data set of TFDS.
+    """What presets, recipes and weights know of a TFDS data set.
 
-    Attributes:
-        name: what presets, recipes and weights call it.
+    Args:
+        name: its name here.
         tfds: its name in TFDS.
         num_classes: number of classes.
         pixels: size and statistics of its images.
@@ -47,10 +44,5 @@ DATASETS = {
 
 
 def find_dataset(name: str) -> Dataset | None:
-    """Returns the row of a data set, by its own name or TFDS's; None if it has none.
-
-    Example:
-        >>> find_dataset("oxford_flowers102").name
-        'flowers102'
-    """
+    """Returns the row of a data set, by its own name or TFDS's; None if it has none."""
     return next((row for row in DATASETS.values() if name in (row.name, row.tfds)), None)

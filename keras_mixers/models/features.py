@@ -1,6 +1,5 @@
 """What a network knows before its head: the feature maps of its layers, and pyramids of them."""
 
-import difflib
 import numbers
 from collections.abc import Sequence
 from itertools import chain
@@ -8,19 +7,19 @@ from typing import Any
 
 import keras
 
+from keras_mixers.layers.validation import did_you_mean
 from keras_mixers.models.isotropic import INTERNAL_FORMAT
 from keras_mixers.models.network import Network
 
 
 def feature_extractor(model: keras.Model, layers: Sequence[str] | str | None = None) -> keras.Model:
-    """Returns a model from a network's images to what its layers give, by their names.
+    """Returns a model from a network's images to the outputs of its layers, by their names.
 
     It consists of the network's own layers: what is trained in one is trained in the other.
 
     Args:
         model: a network of this library, with or without its top.
-        layers: names of layers, of `patch_embed`, `block_i_spatial`, `block_i_channel` and `pool`; None takes all that
-            the network has.
+        layers: names among `patch_embed`, `block_i_spatial`, `block_i_channel` and `pool`; None takes all that it has.
 
     Returns:
         A functional model whose output is a dictionary {name of the layer: its output}, in the layout of the images:
@@ -50,8 +49,8 @@ def feature_pyramid(
     """Returns a model from a network's images to feature maps of one of its layers at several strides.
 
     A network has one stride throughout, the pixels from one patch to the next. Its maps are averaged over windows for
-    larger strides, and interpolated bilinearly for smaller ones. That takes no parameters; the layers are the network's
-    own, so that what is trained in one is trained in the other.
+    larger strides and interpolated bilinearly for smaller ones, which takes no parameters. The layers are the network's
+    own, as in `feature_extractor`.
 
     Args:
         model: a network of this library, with or without its top.
@@ -62,11 +61,11 @@ def feature_pyramid(
     Returns:
         A functional model whose output is a dictionary {"stride_4": ..., "stride_8": ...} of feature maps
         (batch, height // stride, width // stride, dim), or (batch, dim, ...) in a network with
-        `data_format="channels_first"`. This holds for images whose sides are multiples of all strides, and patches
-        that lie side by side. Otherwise positions on the right and below that fill no window are left out.
+        `data_format="channels_first"`, if patches do not overlap and all strides divide the images' sides. Otherwise
+        positions on the right and below that fill no window are left out.
 
     Raises:
-        ValueError: if `model` is not a network of this library, has no such layer, or strides are not as above or
+        ValueError: if `model` is not a network of this library or has no such layer, or strides are not as above or
             larger than its images.
 
     Example:
@@ -80,7 +79,8 @@ def feature_pyramid(
     tap = _tap(taps, list(taps)[-1] if layer is None else layer)
     own = model.embedding.stride
     strides = (strides,) if isinstance(strides, numbers.Integral) else tuple(strides)
-    if not strides or not all(_is_multiple_or_fraction(stride, own) for stride in strides):
+    whole = [stride for stride in strides if isinstance(stride, numbers.Integral) and stride > 0]
+    if not strides or len(whole) < len(strides) or any(stride % own and own % stride for stride in whole):
         raise ValueError(
             f"strides must be whole multiples or whole fractions of the network's stride of {own} pixels, got "
             f"strides={strides}; {own}, {2 * own} and {4 * own} would do."
@@ -117,24 +117,17 @@ def _taps(model: keras.Model, function: str) -> dict[str, keras.layers.Layer]:
 
 def _tap(taps: dict[str, keras.layers.Layer], name: str) -> keras.layers.Layer:
     if name not in taps:
-        (nearest,) = difflib.get_close_matches(str(name), taps, n=1, cutoff=0)
-        raise ValueError(f"The network has no features of a layer named {name!r}; did you mean {nearest!r}?")
+        raise ValueError(f"The network has no features of a layer named {name!r}; {did_you_mean(name, taps, count=1)}")
     return taps[name]
-
-
-def _is_multiple_or_fraction(stride: object, own: int) -> bool:
-    whole = isinstance(stride, numbers.Integral) and stride > 0
-    return whole and (stride % own == 0 or own % stride == 0)
 
 
 def _to_outputs(model: Network, outputs: dict[str, Any], kind: str) -> keras.Model:
     """Makes the model from the network's images to `outputs`, whose maps get the layout of the images."""
     if model.takes_channels_first:
-        outputs = {name: _channels_first(x, name) if len(x.shape) == 4 else x for name, x in outputs.items()}
+        for name, x in outputs.items():
+            if len(x.shape) == 4:
+                permute = keras.layers.Permute((3, 1, 2), dtype=x.dtype, name=f"{name}_channels_first")
+                outputs[name] = permute(x)
     extractor = keras.Model(model.input, outputs, name=f"{model.name}_{kind}")
-    extractor.dtype_policy = model.dtype_policy  # model.compile looks there whether float16 needs loss scaling
+    extractor.dtype_policy = model.dtype_policy  # here model.compile sees whether float16 needs loss scaling
     return extractor
-
-
-def _channels_first(x: Any, name: str) -> Any:
-    return keras.layers.Permute((3, 1, 2), dtype=x.dtype, name=f"{name}_channels_first")(x)

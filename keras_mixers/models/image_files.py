@@ -22,7 +22,7 @@ def read_image(image: Any) -> np.ndarray:
         return decode_image(image)
     except FileNotFoundError as error:
         raise FileNotFoundError(f"There is no image at {str(image)!r}.") from error
-    except Exception as error:  # what Pillow raises depends on where a file is damaged
+    except Exception as error:  # Pillow's error depends on where a file is damaged
         reason = getattr(error, "strerror", None) or "it is no image, or damaged"
         raise ValueError(f"The image {str(image)!r} cannot be read: {reason}.") from error
 

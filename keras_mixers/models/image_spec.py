@@ -18,7 +18,7 @@ FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BIL
 class ImageSpec:
     """The images that a network takes: their size, their statistics, and how they are cut from photographs.
 
-    Attributes:
+    Args:
         size: height and width in pixels.
         mean: mean of each colour, for pixels from 0 to 1.
         std: standard deviation of each colour, for pixels from 0 to 1.
@@ -54,22 +54,17 @@ class ImageSpec:
         return math.floor(self.size / self.crop_fraction)
 
     def resized(self, sides: Sequence[int | None]) -> "ImageSpec":
-        """Returns the same statistics for a network of images with these sides, None for those that may vary.
-
-        `size` becomes that of the fixed sides. If they differ, it is the longer one: the squares that are made of
-        photographs then hold the network's images, which have to be cut out of them.
-        """
-        fixed = [side for side in sides if side is not None]
-        return replace(self, size=max(fixed)) if fixed else self
+        """Returns the same statistics in the size of these sides: the longest of those that are not None."""
+        return replace(self, size=max((side for side in sides if side is not None), default=self.size))
 
     def crop(self, image: Any) -> np.ndarray:
-        """Returns the square at the centre of an image, once its shorter side is `size / crop_fraction` pixels.
+        """Returns the square at the centre of an image, once Pillow has resized its shorter side to `shorter_side`.
 
         Args:
             image: (height, width, 3), values from 0 to 255; fractions are rounded first, as an image file has none.
 
         Returns:
-            uint8 (size, size, 3), resized by Pillow.
+            uint8 (size, size, 3).
         """
         image = np.asarray(image)
         if image.ndim != 3 or image.shape[-1] != 3 or 0 in image.shape:

@@ -1,6 +1,5 @@
 """The only place where a network is assembled: patch embedding, blocks of two mixers, mean, head."""
 
-import difflib
 import functools
 import inspect
 from collections.abc import Callable, Sequence
@@ -11,7 +10,13 @@ import keras
 
 from keras_mixers.layers import NormalizePixels, PatchEmbed
 from keras_mixers.layers.mixing_layer import convolution_initializers
-from keras_mixers.layers.validation import check_choice, check_data_format, check_positive_int, check_rate
+from keras_mixers.layers.validation import (
+    check_choice,
+    check_data_format,
+    check_positive_int,
+    check_rate,
+    did_you_mean,
+)
 from keras_mixers.models.image_spec import ImageSpec
 from keras_mixers.models.network import Network
 from keras_mixers.weights import load_weights
@@ -26,7 +31,7 @@ INTERNAL_FORMAT = "channels_last"
 
 
 class NetworkOptions(TypedDict, total=False):
-    """The keyword arguments that every builder hands on to `IsotropicMixer`, which explains them."""
+    """The keyword arguments that every builder passes to `IsotropicMixer`, which explains them."""
 
     input_shape: Sequence[int | None] | None
     include_top: bool
@@ -53,24 +58,20 @@ P = ParamSpec("P")
 def builder(family: str) -> Callable[[Callable[P, keras.Model]], Callable[P, keras.Model]]:
     """Makes a builder of a function that takes `dim`, `blocks` or `depth`, and `**options` for `IsotropicMixer`.
 
-    The builder refuses an argument that it does not have, and names the nearest. It has two attributes: `family`, and
-    `blocks_argument`, its name for the number of blocks.
-
-    Args:
-        family: what figures call its networks.
+    The builder refuses an argument that it does not have, and names the nearest. Its attributes are `family`, what
+    figures call its networks, and `blocks_argument`, its name for the number of blocks.
     """
 
     def decorate(function: Callable[P, keras.Model]) -> Callable[P, keras.Model]:
-        own = [name for name in inspect.signature(function).parameters if name != "options"]
-        known = list(dict.fromkeys([*own, *NetworkOptions.__annotations__]))
+        own = inspect.signature(function).parameters
+        known = [name for name in {**own, **NetworkOptions.__annotations__} if name != "options"]
 
         @functools.wraps(function)
         def build(*args: P.args, **kwargs: P.kwargs) -> keras.Model:
             for name in kwargs:
                 if name not in known:
-                    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-                    advice = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(known)}."
-                    raise TypeError(f"{function.__name__} has no argument {name!r}; {advice}")
+                    nearest = did_you_mean(name, known, count=1)
+                    raise TypeError(f"{function.__name__} has no argument {name!r}; {nearest}")
             return function(*args, **kwargs)
 
         build.family = family
@@ -109,16 +110,15 @@ def IsotropicMixer(
 ) -> keras.Model:
     """An isotropic network of any mixers: `PatchEmbed`, then a spatial and a channel mixer a block, mean and head.
 
-    `ConvMixer`, `SplitMixerI` to `V` and `StrideMixer` are this function with their mixers. The papers' ablations are
-    arguments: `residual`, `normalization`, `activation`, a mixer left out, or mixers of both papers combined.
+    All other builders are this function with their mixers. The papers' ablations are arguments: `residual`,
+    `normalization`, `activation`, a mixer left out, or mixers of both papers combined.
 
     Args:
         dim: number of channels throughout, h.
         blocks: number of blocks.
         patch_size: side of a patch in pixels, p.
         num_classes: number of classes of the head.
-        spatial_mixer: makes the spatial mixer of block i: called with i and keyword arguments for the layer. None
-            leaves space unmixed.
+        spatial_mixer: makes the spatial mixer of block i, from i and keyword arguments for the layer; None for none.
         channel_mixer: makes the channel mixer of block i, in the same way.
         input_shape: (height, width, channels), with None for a size that may vary; channels first with
             `data_format="channels_first"`. None takes RGB images of any size.
@@ -129,17 +129,16 @@ def IsotropicMixer(
         normalization: norm after each activation, `"batch"`, `"layer"` or None.
         residual: which mixers have a residual, `"spatial"`, `"channel"`, `"both"` or None.
         patch_stride: pixels from one patch to the next; None for `patch_size`, less for overlapping patches.
-        drop_path_rate: stochastic depth: the probability in [0, 1) of leaving out the last block's residual branches
-            in training. It rises linearly from 0 in the first block.
+        drop_path_rate: stochastic depth: probability in [0, 1) that training skips the last block's residual branches.
+            It rises linearly from 0 in the first block.
         dropout_rate: dropout in [0, 1) before the head.
         initializer: `"torch"` (the papers') or `"keras"`.
-        preprocessing: statistics of the pixels, such as `get_preset(name).pixels`: the model then takes raw pixels
-            from 0 to 255, and its `pixels` are these in the size of `input_shape`. None for a model whose images are
-            normalised before.
+        preprocessing: statistics of the pixels, such as `get_preset(name).pixels`, by which the model itself
+            normalises pixels from 0 to 255; its `pixels` are these in the size of `input_shape`. None for images that
+            are normalised before.
         weights: None, the path of a .weights.h5 or .keras file, a PyTorch checkpoint (.safetensors, .pt, .pth,
             .pth.tar), or a name on the hub such as `"hf://timm/convmixer_768_32.in1k"`.
-        new_head: whether the head stays as it is initialised, whatever the weights hold, to be trained for other
-            classes.
+        new_head: whether the head stays as it is initialised, to be trained for other classes.
         data_format: layout of the images, and of feature maps as output, `"channels_last"`, `"channels_first"` or None
             for Keras's setting. Inside, the channels are always last.
         dtype: dtype or dtype policy, such as `"mixed_bfloat16"`. The head is computed in the dtype of the weights.
@@ -173,7 +172,11 @@ def IsotropicMixer(
     check_choice("pooling", pooling, ("avg", "max", None))
     drop_path_rate = check_rate("drop_path_rate", drop_path_rate)
     dropout_rate = check_rate("dropout_rate", dropout_rate)
-    check_preprocessing(preprocessing)
+    if preprocessing is not None and not isinstance(preprocessing, ImageSpec):
+        raise ValueError(
+            f"preprocessing must be None or statistics of pixels such as get_preset(NAME).pixels, got "
+            f"preprocessing={preprocessing!r}; create_model(NAME, preprocessing=True) takes those of its preset."
+        )
     data_format = check_data_format(data_format)
     policy = keras.dtype_policies.get(dtype) if dtype else keras.config.dtype_policy()
     shared = {
@@ -184,11 +187,6 @@ def IsotropicMixer(
         "dtype": policy,
     }
 
-    def mixer(factory: MixerFactory, block: int, kind: str) -> keras.layers.Layer:
-        has_residual = residual in (kind, "both")
-        rate = drop_path_rate * block / max(blocks - 1, 1) if has_residual else 0.0
-        return factory(block, residual=has_residual, drop_path_rate=rate, name=f"block_{block}_{kind}", **shared)
-
     # Pixels are normalised, and the mean over patches and the head computed, in full precision.
     full = {"dtype": policy.variable_dtype}
     x = image = keras.Input(check_input_shape(input_shape, data_format), name="image")
@@ -197,14 +195,16 @@ def IsotropicMixer(
     if data_format != INTERNAL_FORMAT:
         x = keras.layers.Permute((2, 3, 1), name="to_channels_last", **full)(x)
     x = PatchEmbed(dim, patch_size, patch_stride, name="patch_embed", **shared)(x)
+    mixers = {kind: make for kind, make in (("spatial", spatial_mixer), ("channel", channel_mixer)) if make is not None}
     block_names = []
-    for block in range(blocks):
+    for i in range(blocks):
         names = []
-        for kind, factory in (("spatial", spatial_mixer), ("channel", channel_mixer)):
-            if factory is not None:
-                layer = mixer(factory, block, kind)
-                x = layer(x)
-                names.append(layer.name)
+        for kind, make in mixers.items():
+            has_residual = residual in (kind, "both")
+            rate = drop_path_rate * i / max(blocks - 1, 1) if has_residual else 0.0
+            mixer = make(i, residual=has_residual, drop_path_rate=rate, name=f"block_{i}_{kind}", **shared)
+            x = mixer(x)
+            names.append(mixer.name)
         block_names.append(tuple(names))
 
     if include_top or pooling == "avg":
@@ -228,25 +228,16 @@ def IsotropicMixer(
     return model
 
 
-def check_preprocessing(preprocessing: object) -> None:
-    """Refuses what is neither the statistics of pixels nor None."""
-    if preprocessing is not None and not isinstance(preprocessing, ImageSpec):
-        raise ValueError(
-            f"preprocessing must be None or statistics of pixels such as get_preset(NAME).pixels, got "
-            f"preprocessing={preprocessing!r}; create_model(NAME, preprocessing=True) takes those of its preset."
-        )
-
-
 def check_input_shape(input_shape: Sequence[int | None] | None, data_format: str) -> tuple[int | None, ...]:
     """Returns `input_shape`, or RGB images of any size where it is None."""
+    channels_last = data_format == "channels_last"
     if input_shape is None:
-        return (None, None, 3) if data_format == "channels_last" else (3, None, None)
+        return (None, None, 3) if channels_last else (3, None, None)
     shape = tuple(input_shape) if isinstance(input_shape, Sequence) else ()
-    channels = shape[-1 if data_format == "channels_last" else 0] if len(shape) == 3 else None
-    if channels is None or not all(size is None or (isinstance(size, int) and size > 0) for size in shape):
-        order = "(height, width, channels)" if data_format == "channels_last" else "(channels, height, width)"
+    allowed = all(size is None or (isinstance(size, int) and size > 0) for size in shape)
+    if len(shape) != 3 or not allowed or shape[-1 if channels_last else 0] is None:
+        order = "(height, width, channels)" if channels_last else "(channels, height, width)"
         raise ValueError(
-            f"input_shape must be {order}, with None for a height or width that may vary, got "
-            f"input_shape={input_shape!r}."
+            f"input_shape must be {order}, None for a side that may vary, got input_shape={input_shape!r}."
         )
     return shape

@@ -1,9 +1,8 @@
 """A functional model of layers that follow one another, and what it knows of itself."""
 
 import inspect
-import re
-from collections.abc import Iterable
 from dataclasses import asdict
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +16,12 @@ from keras_mixers.models.image_spec import ImageSpec
 
 @keras.saving.register_keras_serializable(package="keras_mixers")
 class Network(keras.Model):
-    """A functional `keras.Model` that is one line of layers, and computes them without holding on to what they give.
+    """A functional `keras.Model` that is one line of layers, and frees the output of each once the next is computed.
 
-    Keras's own keeps the output of every layer until the last one is computed. Where nothing is compiled, as on
-    PyTorch, each then needs memory that the system has to provide: inference takes up to 1.4 times as long.
+    Keras's own keeps every output until the last one is computed. Where nothing is compiled, as on PyTorch, each then
+    takes new memory from the system: inference takes up to 1.4 times as long.
 
-    Args:
-        inputs: the input tensor.
-        outputs: the output tensor, which layers of one input and one output lead to.
-        name: name of the model.
-
-    What it knows of itself is saved with it, and cloned.
+    Its attributes are saved and cloned with it.
 
     Attributes:
         pixels: the images that it takes, None if that is not known.
@@ -40,10 +34,10 @@ class Network(keras.Model):
     class_names: tuple[str, ...] | None = None
     block_names: tuple[tuple[str, ...], ...] = ()
 
-    # Keras takes a model for a functional one by these arguments, in its old versions and its new ones.
+    # Keras recognises a functional model by these arguments.
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        # model.compile looks there whether float16 needs loss scaling. The layers know it in a file or a clone, too.
+        # Here model.compile sees whether float16 needs loss scaling. The layers know it in a file or a clone, too.
         if self.embedding is not None:
             self.dtype_policy = self.embedding.dtype_policy
         self._knowing_training = frozenset(
@@ -99,16 +93,12 @@ class Network(keras.Model):
 
     def _run_through_graph(self, *args: Any, **kwargs: Any) -> Any:
         outputs = super()._run_through_graph(*args, **kwargs)
-        if isinstance(outputs, keras.KerasTensor):  # all that keras.models.clone_model makes the clone of
+        if isinstance(outputs, keras.KerasTensor):  # keras.models.clone_model makes the clone of these alone
             outputs.known_to_network = self._known()
         return outputs
 
     def save(self, filepath: str | Path, *args: Any, **kwargs: Any) -> None:
-        """Saves the network as `keras.Model.save` does, in a .keras file.
-
-        Raises:
-            ValueError: if it shall be an .h5 file, which Keras could not load again.
-        """
+        """Saves the network as `keras.Model.save` does; an .h5 file is refused, as Keras could not load it again."""
         if str(filepath).endswith((".h5", ".hdf5")):
             raise ValueError(
                 f"filepath must end with .keras, got filepath={str(filepath)!r}: Keras does not find the classes of a "
@@ -117,10 +107,9 @@ class Network(keras.Model):
         super().save(filepath, *args, **kwargs)
 
     def export(self, filepath: str | Path, *args: Any, input_signature: Any = None, **kwargs: Any) -> None:
-        """Exports the network as `keras.Model.export` does, also before it was called; see also `export_model`."""
+        """Exports the network as `keras.Model.export` does, even before it is called; see also `export_model`."""
         if input_signature is None:
-            (image,) = self.inputs
-            input_signature = [keras.InputSpec(shape=image.shape, dtype=image.dtype, name=image.name)]
+            input_signature = [keras.InputSpec(shape=x.shape, dtype=x.dtype, name=x.name) for x in self.inputs]
         super().export(filepath, *args, input_signature=input_signature, **kwargs)
 
     def _known(self) -> dict[str, Any]:
@@ -135,20 +124,12 @@ class Network(keras.Model):
         config = dict(config)
         pixels, class_names, block_names = (config.pop(name, None) for name in ("pixels", "class_names", "block_names"))
         model = super().from_config(config, custom_objects)
-        if pixels is not None:
-            lists = {name: tuple(value) for name, value in pixels.items() if isinstance(value, list | tuple)}
-            model.pixels = ImageSpec(**{**pixels, **lists})
+        if pixels is not None:  # a file holds lists for tuples
+            model.pixels = ImageSpec(**{**pixels, "mean": tuple(pixels["mean"]), "std": tuple(pixels["std"])})
         if class_names is not None:
             model.class_names = tuple(class_names)
         if block_names is None:  # in a file of version 0.1
-            block_names = _by_block(layer.name for layer in model.layers)
+            mixers = [layer.name for layer in model.layers if layer.name.startswith("block_")]
+            block_names = [names for _, names in groupby(mixers, lambda name: name.split("_")[1])]
         model.block_names = tuple(map(tuple, block_names))
         return model
-
-
-def _by_block(names: Iterable[str]) -> list[list[str]]:
-    blocks: dict[str, list[str]] = {}
-    for name in names:
-        if match := re.match(r"block_(\d+)_", name):
-            blocks.setdefault(match[1], []).append(name)
-    return list(blocks.values())

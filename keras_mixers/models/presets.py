@@ -1,8 +1,8 @@
 """One table: every network of both papers' tables, by name.
 
-A name is family_dim_blocks, followed by what differs from the first configuration of the family: `p` patch size and `k`
-kernel size, `r` ratio (r3_5 is 3/5), `s` segments. The first configurations are ConvMixer-1536/20 and 768/32 of
-ConvMixer's Table 1 and, for the SplitMixers, patch size 2, kernel size 5, ratio 2/3 and two segments.
+A name is family_dim_blocks, then what differs from the family's first configuration: `p` patch size, `k` kernel size,
+`r` ratio (r3_5 is 3/5), `s` segments. These first ones are the ConvMixers of its Table 1, and SplitMixers of patch size
+2, kernel size 5, ratio 2/3 and two segments.
 """
 
 import difflib
@@ -15,6 +15,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_mixers.layers.validation import did_you_mean
 from keras_mixers.models.conv_mixer import ConvMixer
 from keras_mixers.models.datasets import DATASETS, IMAGENET
 from keras_mixers.models.image_spec import ImageSpec
@@ -50,9 +51,9 @@ class Preset:
     Attributes:
         builder: the function that makes the network.
         arguments: what it is called with.
-        pixels: the images that the network is meant for, and how they are made.
-        published: the accuracies that the papers report for it; empty where they report only its speed.
-        weights: trained weights by the name of their data set: what `weights=` of any builder takes.
+        pixels: the images that the network is meant for.
+        published: the accuracies that the papers report; empty where they report only its speed.
+        weights: trained weights by data set, as `weights=` of any builder takes them.
     """
 
     builder: Callable[..., keras.Model]
@@ -72,52 +73,46 @@ class Preset:
         return self.arguments[self.builder.blocks_argument]
 
 
-def _arguments(builder, dim, blocks, patch, kernel, dataset, **others) -> dict[str, Any]:
+def _preset(builder, dim, blocks, patch, kernel, dataset, pixels, published, timm=None, **others) -> Preset:
     sizes = {"dim": dim, builder.blocks_argument: blocks, "kernel_size": kernel, "patch_size": patch}
-    return {**sizes, "num_classes": DATASETS[dataset].num_classes, **others}
+    arguments = {**sizes, "num_classes": DATASETS[dataset].num_classes, **others}
+    return Preset(builder, arguments, pixels, tuple(published), {dataset: f"hf://timm/{timm}"} if timm else {})
 
 
-def _imagenet_convmixer(dim, depth, patch, kernel, top1, source="ConvMixer Table 2", timm=None, **others) -> Preset:
-    arguments = _arguments(ConvMixer, dim, depth, patch, kernel, "imagenet", **others)
-    weights = {"imagenet": f"hf://timm/{timm}"} if timm else {}
-    return Preset(ConvMixer, arguments, IMAGENET, (Published("imagenet", top1, source),), weights)
+def _imagenet_convmixer(dim, depth, patch, kernel, top1, source="ConvMixer Table 2", **others) -> Preset:
+    published = [Published("imagenet", top1, source)]
+    return _preset(ConvMixer, dim, depth, patch, kernel, "imagenet", IMAGENET, published, **others)
+
+
+def _imagenet_splitmixer(dim, blocks, kernel, *published: Published, **others) -> Preset:
+    return _preset(SplitMixerI, dim, blocks, 7, kernel, "imagenet", IMAGENET, published, ratio=2 / 3, **others)
 
 
 def _cifar_convmixer(dim, depth, patch, kernel, top1_by_weight_decay, *further: Published) -> Preset:
-    arguments = _arguments(ConvMixer, dim, depth, patch, kernel, "cifar10")
-    published = tuple(
-        Published("cifar10", top1, "ConvMixer Table 4", note=f"weight decay {weight_decay:g}")
-        for weight_decay, top1 in top1_by_weight_decay.items()
-    )
-    return Preset(ConvMixer, arguments, CIFAR10, (*published, *further))
+    notes = {f"weight decay {weight_decay:g}": top1 for weight_decay, top1 in top1_by_weight_decay.items()}
+    published = [Published("cifar10", top1, "ConvMixer Table 4", note) for note, top1 in notes.items()]
+    return _preset(ConvMixer, dim, depth, patch, kernel, "cifar10", CIFAR10, [*published, *further])
 
 
-def _cifar_splitmixer(builder, source, cifar10=None, cifar100=None, **arguments) -> Preset:
-    arguments = _arguments(builder, 256, 8, 2, 5, "cifar10", **arguments)
-    return Preset(builder, arguments, CIFAR10_SPLITMIXER, _accuracies(source, cifar10=cifar10, cifar100=cifar100))
+def _cifar_splitmixer(builder, source, cifar10=None, cifar100=None, **others) -> Preset:
+    published = _accuracies(source, cifar10=cifar10, cifar100=cifar100)
+    return _preset(builder, 256, 8, 2, 5, "cifar10", CIFAR10_SPLITMIXER, published, **others)
 
 
-def _flowers_mixer(builder, source="", flowers102=None, food101=None, **arguments) -> Preset:
-    arguments = _arguments(builder, 256, 8, 7, 7, "flowers102", **arguments)
-    return Preset(builder, arguments, FLOWERS102, _accuracies(source, flowers102=flowers102, food101=food101))
+def _flowers_mixer(builder, source="", flowers102=None, food101=None, **others) -> Preset:
+    published = _accuracies(source, flowers102=flowers102, food101=food101)
+    return _preset(builder, 256, 8, 7, 7, "flowers102", FLOWERS102, published, **others)
 
 
-def _imagenet_splitmixer(dim, blocks, kernel, *published: Published, **arguments) -> Preset:
-    arguments = _arguments(SplitMixerI, dim, blocks, 7, kernel, "imagenet", ratio=2 / 3, **arguments)
-    return Preset(SplitMixerI, arguments, IMAGENET, published)
-
-
-def _accuracies(source: str, **top1_by_dataset: float | None) -> tuple[Published, ...]:
-    return tuple(Published(name, top1, source) for name, top1 in top1_by_dataset.items() if top1 is not None)
+def _accuracies(source: str, **top1_by_dataset: float | None) -> list[Published]:
+    return [Published(dataset, top1, source) for dataset, top1 in top1_by_dataset.items() if top1 is not None]
 
 
 _SPLITMIXER_RUN = "as trained for the SplitMixer paper"
 
 PRESETS: dict[str, Preset] = {
     # ConvMixer, Tables 1 and 2: ImageNet.
-    "convmixer_1536_20": _imagenet_convmixer(
-        1536, 20, 7, 9, 81.37, "ConvMixer Table 1", timm="convmixer_1536_20.in1k"
-    ),
+    "convmixer_1536_20": _imagenet_convmixer(1536, 20, 7, 9, 81.37, "ConvMixer Table 1", timm="convmixer_1536_20.in1k"),
     "convmixer_768_32": _imagenet_convmixer(
         768, 32, 7, 7, 80.16, "ConvMixer Table 1", activation="relu", timm="convmixer_768_32.in1k"
     ),
@@ -200,7 +195,7 @@ PRESETS: dict[str, Preset] = {
 
 
 def register_preset(name: str, preset: Preset) -> None:
-    """Adds a row to the table: a network of one's own, for `create_model` and everything else that takes names.
+    """Adds a network of one's own to the table, for `create_model` and everything else that takes names.
 
     Args:
         name: name of the network.
@@ -216,15 +211,12 @@ def register_preset(name: str, preset: Preset) -> None:
         >>> del PRESETS["convmixer_64_2"]
     """
     if name in PRESETS:
-        raise ValueError(f"name must be that of no model in the table yet, got name={name!r}; choose another.")
+        raise ValueError(f"name must not be in the table yet, got name={name!r}; choose another.")
     PRESETS[name] = preset
 
 
 def list_models(pattern: str | None = None) -> list[str]:
-    """Returns the names of the table's models, those that match `pattern` if given.
-
-    Args:
-        pattern: a pattern as for files, with `*` and `?`.
+    """Returns the names of the table's models, or of those that match `pattern`, in which `*` and `?` are wildcards.
 
     Example:
         >>> list_models("splitmixer_v*")
@@ -234,10 +226,7 @@ def list_models(pattern: str | None = None) -> list[str]:
 
 
 def get_preset(name: str) -> Preset:
-    """Returns the row of the table that `name` names.
-
-    Raises:
-        ValueError: if there is none; the message names the nearest.
+    """Returns the row of the model `name`; a ValueError for an unknown one names the nearest.
 
     Example:
         >>> get_preset("convmixer_768_32").published[0].top1
@@ -245,9 +234,7 @@ def get_preset(name: str) -> Preset:
     """
     if name not in PRESETS:
         near = difflib.get_close_matches(str(name), PRESETS, n=3, cutoff=0.4)
-        advice = (
-            f"did you mean {' or '.join(map(repr, near))}?" if near else "keras_mixers.list_models() names them all."
-        )
+        advice = did_you_mean(name, near) if near else "keras_mixers.list_models() names them all."
         raise ValueError(f"There is no model named {name!r}; {advice}")
     preset = PRESETS[name]
     return replace(preset, weights={**preset.weights, **packaged_weights(name)})
@@ -258,18 +245,17 @@ def create_model(name: str, /, *, include_preprocessing: bool = False, **overrid
 
     Args:
         name: one of `list_models()`.
-        include_preprocessing: whether the model normalises its pixels itself, so that it takes raw ones from 0 to
-            255. Otherwise they are normalised before, by `preprocess_input` or the pipelines of `keras_mixers.data`.
-            It is the same as `preprocessing=True`.
-        **overrides: arguments of the network's builder that shall differ from the table, such as `num_classes`.
-            `weights` may also name one of the preset's own, as in `weights="imagenet"`, which is downloaded, or
-            `weights="cifar10"`, which comes with the package; `get_preset(name).weights` has them. `preprocessing`
-            may be True for the preset's statistics, or False.
+        include_preprocessing: whether the model itself normalises pixels from 0 to 255, as with `preprocessing=True`.
+            Otherwise `preprocess_input` or the pipelines of `keras_mixers.data` do it before.
+        **overrides: arguments of the network's builder that differ from the table, such as `num_classes`. `weights`
+            may also name one of `get_preset(name).weights`, as in `weights="imagenet"`, which is downloaded, or
+            `weights="cifar10"`, which comes with the package. `preprocessing` may be True for the preset's statistics,
+            or False.
 
     Returns:
-        A functional `keras.Model`, randomly initialised unless `weights` is among the overrides. Its `pixels` are the
-        preset's, in the size of `input_shape` if that is given: of a square's side, else of the longer one. What
-        differs from the preset in dimensions or kernels is part of its name, as in `splitmixer_i_256_8_dim_64`.
+        A functional `keras.Model`, randomly initialised unless `weights` are given. Its `pixels` are the preset's, in
+        the size of `input_shape` (its longer side) if that is given. Dimensions and kernels that differ from the preset
+        are part of its name, as in `splitmixer_i_256_8_dim_64`.
 
     Raises:
         ValueError: if there is no such model, or an argument is not as its builder takes it.
@@ -293,10 +279,9 @@ def create_model(name: str, /, *, include_preprocessing: bool = False, **overrid
         overrides["weights"] = source = preset.weights[weights]
         card = None if source.startswith("hf://") else read_card(source)
     preprocessing = overrides.get("preprocessing")
-    if preprocessing is True or (preprocessing is None and include_preprocessing):
-        overrides["preprocessing"] = preset.pixels
-    elif preprocessing is False:
-        overrides["preprocessing"] = None
+    preprocessing = include_preprocessing if preprocessing is None else preprocessing
+    if isinstance(preprocessing, bool):
+        overrides["preprocessing"] = preset.pixels if preprocessing else None
     changes = [
         f"_{key}_{overrides[key]:g}"
         for key, value in preset.arguments.items()
@@ -313,17 +298,16 @@ def create_model(name: str, /, *, include_preprocessing: bool = False, **overrid
 def preprocess_input(
     images: np.ndarray | Sequence[np.ndarray], name: str, *, normalize: bool = True, data_format: str | None = None
 ) -> np.ndarray:
-    """Makes of photographs the batch that the network `name` was evaluated on: resized, cropped, normalised.
+    """Makes of photographs a batch for the network `name`, as its preset's `ImageSpec` says.
 
-    The shorter side is resized to size / crop fraction of the preset's `ImageSpec`, the square at the centre is cut
-    out, and its pixels are scaled to (x / 255 - mean) / std.
+    The shorter side is resized to size / crop_fraction, the square at the centre is cut out, and its pixels become
+    (x / 255 - mean) / std.
 
     Args:
         images: images of any size, (height, width, 3) each, values from 0 to 255.
         name: one of `list_models()`.
-        normalize: whether pixels are scaled; False leaves them from 0 to 255, for models that were made with
-            `include_preprocessing=True`.
-        data_format: format of the batch, `"channels_last"`, `"channels_first"` or None for Keras's setting.
+        normalize: False leaves pixels from 0 to 255, for models made with `include_preprocessing=True`.
+        data_format: layout of the batch, `"channels_last"`, `"channels_first"` or None for Keras's setting.
 
     Returns:
         float32 (batch, size, size, 3), or (batch, 3, size, size) if channels first.

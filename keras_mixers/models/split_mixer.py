@@ -49,10 +49,9 @@ def SplitMixerI(
         >>> model.get_layer("block_1_channel").mixed_spans
         [(86, 256)]
     """
-    options.setdefault("name", f"splitmixer_i_{dim}_{blocks}")
     return _split_mixer(
-        lambda block, **shared: ChannelSplitMixerI(ratio, block, **shared),
-        dim, blocks, kernel_size, patch_size, num_classes, **options,
+        "splitmixer_i", dim, blocks, kernel_size, patch_size, num_classes,
+        lambda block, **shared: ChannelSplitMixerI(ratio, block, **shared), **options,
     )  # fmt: skip
 
 
@@ -68,30 +67,19 @@ def SplitMixerII(
 ) -> keras.Model:
     """SplitMixer-II-dim/blocks: segments side by side; block i mixes segment i mod s (2.2.2).
 
+    All other arguments, the result and the errors are those of `SplitMixerI`.
+
     Args:
-        dim: number of channels throughout, h.
-        blocks: number of blocks, b.
-        kernel_size: length of both depthwise kernels in patches, k.
-        patch_size: side of a patch in pixels, p.
-        num_classes: number of classes.
         segments: number of segments, s; the last one takes the remainder.
-        **options: the keyword arguments of `IsotropicMixer`.
-
-    Returns:
-        A functional `keras.Model` from images (batch, height, width, 3) to logits (batch, num_classes).
-
-    Raises:
-        ValueError: if an argument is not as above.
 
     Example:
         >>> model = SplitMixerII(dim=256, blocks=8, segments=3)
         >>> model.get_layer("block_2_channel").mixed_spans
         [(170, 256)]
     """
-    options.setdefault("name", f"splitmixer_ii_{dim}_{blocks}")
     return _split_mixer(
-        lambda block, **shared: ChannelSplitMixerII(segments, block, **shared),
-        dim, blocks, kernel_size, patch_size, num_classes, **options,
+        "splitmixer_ii", dim, blocks, kernel_size, patch_size, num_classes,
+        lambda block, **shared: ChannelSplitMixerII(segments, block, **shared), **options,
     )  # fmt: skip
 
 
@@ -107,29 +95,18 @@ def SplitMixerIII(
 ) -> keras.Model:
     """SplitMixer-III-dim/blocks: segments side by side, all mixed with the same parameters (2.2.3).
 
+    All other arguments, the result and the errors are those of `SplitMixerI`.
+
     Args:
-        dim: number of channels throughout, h.
-        blocks: number of blocks, b.
-        kernel_size: length of both depthwise kernels in patches, k.
-        patch_size: side of a patch in pixels, p.
-        num_classes: number of classes.
         segments: number of segments, s, which must divide `dim`.
-        **options: the keyword arguments of `IsotropicMixer`.
-
-    Returns:
-        A functional `keras.Model` from images (batch, height, width, 3) to logits (batch, num_classes).
-
-    Raises:
-        ValueError: if an argument is not as above.
 
     Example:
         >>> SplitMixerIII(dim=256, blocks=8, segments=4).get_layer("block_0_channel").spans
         [(0, 64), (64, 128), (128, 192), (192, 256)]
     """
-    options.setdefault("name", f"splitmixer_iii_{dim}_{blocks}")
     return _split_mixer(
-        lambda block, **shared: ChannelSplitMixerIII(segments, **shared),
-        dim, blocks, kernel_size, patch_size, num_classes, **options,
+        "splitmixer_iii", dim, blocks, kernel_size, patch_size, num_classes,
+        lambda block, **shared: ChannelSplitMixerIII(segments, **shared), **options,
     )  # fmt: skip
 
 
@@ -145,29 +122,18 @@ def SplitMixerIV(
 ) -> keras.Model:
     """SplitMixer-IV-dim/blocks: segments side by side, all mixed, each with its own parameters (2.2.4).
 
+    All other arguments, the result and the errors are those of `SplitMixerI`.
+
     Args:
-        dim: number of channels throughout, h.
-        blocks: number of blocks, b.
-        kernel_size: length of both depthwise kernels in patches, k.
-        patch_size: side of a patch in pixels, p.
-        num_classes: number of classes.
         segments: number of segments, s; the last one takes the remainder.
-        **options: the keyword arguments of `IsotropicMixer`.
-
-    Returns:
-        A functional `keras.Model` from images (batch, height, width, 3) to logits (batch, num_classes).
-
-    Raises:
-        ValueError: if an argument is not as above.
 
     Example:
         >>> SplitMixerIV(dim=256, blocks=8, segments=3).get_layer("block_0_channel").spans
         [(0, 85), (85, 170), (170, 256)]
     """
-    options.setdefault("name", f"splitmixer_iv_{dim}_{blocks}")
     return _split_mixer(
-        lambda block, **shared: ChannelSplitMixerIV(segments, **shared),
-        dim, blocks, kernel_size, patch_size, num_classes, **options,
+        "splitmixer_iv", dim, blocks, kernel_size, patch_size, num_classes,
+        lambda block, **shared: ChannelSplitMixerIV(segments, **shared), **options,
     )  # fmt: skip
 
 
@@ -183,29 +149,18 @@ def SplitMixerV(
 ) -> keras.Model:
     """SplitMixer-V-dim/blocks: two overlapping segments, both mixed, the second after the first (Appendix G).
 
+    All other arguments, the result and the errors are those of `SplitMixerI`.
+
     Args:
-        dim: number of channels throughout, h.
-        blocks: number of blocks, b.
-        kernel_size: length of both depthwise kernels in patches, k.
-        patch_size: side of a patch in pixels, p.
-        num_classes: number of classes.
         ratio: width of a segment as a part of the channels, α in (0.5, 1], truncated to whole channels.
-        **options: the keyword arguments of `IsotropicMixer`.
-
-    Returns:
-        A functional `keras.Model` from images (batch, height, width, 3) to logits (batch, num_classes).
-
-    Raises:
-        ValueError: if an argument is not as above.
 
     Example:
         >>> SplitMixerV(dim=256, blocks=8, ratio=3 / 5).get_layer("block_0_channel").mixed_spans
         [(0, 153), (103, 256)]
     """
-    options.setdefault("name", f"splitmixer_v_{dim}_{blocks}")
     return _split_mixer(
-        lambda block, **shared: ChannelSplitMixerV(ratio, **shared),
-        dim, blocks, kernel_size, patch_size, num_classes, **options,
+        "splitmixer_v", dim, blocks, kernel_size, patch_size, num_classes,
+        lambda block, **shared: ChannelSplitMixerV(ratio, **shared), **options,
     )  # fmt: skip
 
 
@@ -222,44 +177,35 @@ def StrideMixer(
 ) -> keras.Model:
     """The SplitMixer whose channels a strided 3D convolution mixes (2.2, Appendix C).
 
+    All other arguments, the result and the errors are those of `SplitMixerI`.
+
     Args:
-        dim: number of channels throughout, h.
-        blocks: number of blocks, b.
-        kernel_size: length of both depthwise kernels in patches, k.
-        patch_size: side of a patch in pixels, p.
-        num_classes: number of classes.
         channel_kernel_size: length of the windows along the channels; None for `dim // 2`.
         channel_stride: channels from one window to the next; None for `channel_kernel_size`, less for overlap.
-        **options: the keyword arguments of `IsotropicMixer`.
-
-    Returns:
-        A functional `keras.Model` from images (batch, height, width, 3) to logits (batch, num_classes).
-
-    Raises:
-        ValueError: if an argument is not as above.
 
     Example:
         >>> StrideMixer(dim=256, blocks=8).get_layer("block_0_channel").filters
         128
     """
-    options.setdefault("name", f"stridemixer_{dim}_{blocks}")
     window = channel_kernel_size or max(check_positive_int("dim", dim) // 2, 1)
     return _split_mixer(
-        lambda block, **shared: ChannelStrideMixer(window, channel_stride, **shared),
-        dim, blocks, kernel_size, patch_size, num_classes, **options,
+        "stridemixer", dim, blocks, kernel_size, patch_size, num_classes,
+        lambda block, **shared: ChannelStrideMixer(window, channel_stride, **shared), **options,
     )  # fmt: skip
 
 
 def _split_mixer(
-    channel_mixer: MixerFactory,
+    family: str,
     dim: int,
     blocks: int,
     kernel_size: int,
     patch_size: int,
     num_classes: int,
+    channel_mixer: MixerFactory,
     **options: Unpack[NetworkOptions],
 ) -> keras.Model:
-    """What the papers' split mixers share: their space is mixed in one dimension at a time."""
+    """Makes a network whose space is mixed in one dimension at a time, as in all of the paper's."""
+    options.setdefault("name", f"{family}_{dim}_{blocks}")
     return IsotropicMixer(
         dim,
         blocks,

@@ -30,8 +30,8 @@ def download(name: str) -> Path:
     """Downloads a file from the Hugging Face hub, unless it is cached, and verifies its hash.
 
     Cache, token, mirror and offline mode are huggingface_hub's own: `HF_HOME`, `HF_TOKEN`, `HF_ENDPOINT`,
-    `HF_HUB_OFFLINE`. Where the hub cannot be asked, a cached file is verified by the hash in the name that the cache
-    gave it; a cache without symlinks (some Windows systems) keeps no hash, and its files go unverified then.
+    `HF_HUB_OFFLINE`. Without the hub, a cached file is verified by the hash that names it in the cache; a cache without
+    symlinks (some Windows systems) keeps no hash, and its files are not verified.
 
     Args:
         name: `"hf://OWNER/REPO[@REVISION][/FILE]"`. Without FILE it is model.safetensors or else pytorch_model.bin,
@@ -70,7 +70,7 @@ def download(name: str) -> Path:
     try:
         path, expected = _fetch(match["repo"], match["revision"], (match["file"],) if match["file"] else FILES)
         found = _hash(path, expected)
-    except Exception as error:  # Which client reports a broken connection, and how, differs between versions.
+    except Exception as error:  # which client reports a broken connection, and how, depends on its version
         raise _explain(match, error) from error
     if found != expected:
         raise OSError(
@@ -102,8 +102,8 @@ def _fetch(repo: str, revision: str | None, files: Sequence[str]) -> tuple[Path,
     else:
         path = hf_hub_download(repo, file, revision=revision)
     path = Path(path)
-    # The cache names a content by the hash that the hub gave, and links to it. The link's end may lie further on, in
-    # a store shared by all repositories, where another hash names it.
+    # The cache names a file by the hash that the hub gave, and links to it. The link's end may be in a store that all
+    # repositories share, where another hash names it.
     return path, path.readlink().name if path.is_symlink() else etag
 
 
@@ -111,14 +111,12 @@ def _hash(path: Path, expected: str | None) -> str | None:
     """Returns the hash of a file, of the same kind as the expected one; None if none is expected."""
     if expected is None:
         return None
-    if re.fullmatch("[0-9a-f]{64}", expected):
-        digest = hashlib.sha256()
-    elif re.fullmatch("[0-9a-f]{40}", expected):  # what git gives to a file that is small enough for it
-        digest = hashlib.sha1(b"blob %d\0" % path.stat().st_size)
-    else:
+    if not re.fullmatch("[0-9a-f]{40}(?:[0-9a-f]{24})?", expected):
         from huggingface_hub.errors import FileMetadataError
 
         raise FileMetadataError(f"it names {expected!r}")
+    # git names a small file by its sha1
+    digest = hashlib.sha256() if len(expected) == 64 else hashlib.sha1(b"blob %d\0" % path.stat().st_size)
     with path.open("rb") as file:
         return hashlib.file_digest(file, lambda: digest).hexdigest()
 
@@ -141,8 +139,7 @@ def _explain(match: re.Match[str], error: Exception) -> Exception:
     from huggingface_hub import constants, errors
 
     status = getattr(getattr(error, "response", None), "status_code", None)
-    known = [remedy for kind, *remedy in REMEDIES if isinstance(error, getattr(errors, kind))]
-    if known:
+    if known := [remedy for kind, *remedy in REMEDIES if isinstance(error, getattr(errors, kind))]:
         kind, what = known[0]
     elif status in (401, 403):
         kind, what = PermissionError, "{hub} refuses it (HTTP {status}); set HF_TOKEN to a token that may read it"

@@ -9,14 +9,10 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Layout:
-    """Where a PyTorch network has the parts of block i; a layer's `torch_modules` say what it has there.
+    """The modules of each part of a PyTorch network; a layer's `torch_layouts` name the layouts that have it.
 
-    `{i}` is the number of the block from 0, `{even}` is 2i, `{odd}` 2i + 1, `{at}` i + 3 (behind the stem's three
+    `{i}` is the number of a block from 0, `{even}` is 2i, `{odd}` 2i + 1, `{at}` i + 3 (behind the stem's three
     modules), and `{end}` the place of the head behind all blocks, mean and flattening.
-
-    Attributes:
-        name: what a layer's `torch_layouts` call it.
-        stem, spatial, channel, channel_norm, head: the modules of each part of a network.
     """
 
     name: str
@@ -37,37 +33,24 @@ LAYOUTS = {
     # Both papers print their networks as one nn.Sequential.
     "convmixer": (Layout("convmixer", "", "{at}.0.fn", "{at}.1", "{at}.3", "{end}"),),
     "splitmixer": (
-        Layout(
-            "splitmixer", "patch_emb.", "mixer_blocks.{even}.fn", "mixer_blocks.{odd}.0", "mixer_blocks.{odd}.2", "head"
-        ),
+        Layout("splitmixer", "patch_emb.", "mixer_blocks.{even}.fn", "mixer_blocks.{odd}.0", "mixer_blocks.{odd}.2",
+               "head"),
         # The 3D convolution (SplitMixer Appendix C).
-        Layout(
-            "stridemixer", "patch_emb.", "spatial_mixer.{i}.fn", "channel_mixer.{i}.0", "channel_mixer.{i}.3", "head.2"
-        ),
+        Layout("stridemixer", "patch_emb.", "spatial_mixer.{i}.fn", "channel_mixer.{i}.0", "channel_mixer.{i}.3",
+               "head.2"),
     ),
-}
+}  # fmt: skip
 
 # What Keras and PyTorch call the weights of a module.
-TENSORS = {
-    "kernel": "weight",
-    "bias": "bias",
-    "gamma": "weight",
-    "beta": "bias",
-    "moving_mean": "running_mean",
-    "moving_variance": "running_var",
-}
+TENSORS = {"kernel": "weight", "bias": "bias", "gamma": "weight", "beta": "bias", "moving_mean": "running_mean",
+           "moving_variance": "running_var"}  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Place:
-    """A weight of a model and its place in a state dict.
+    """A weight of a model, and the name and shape of its tensor in a state dict.
 
-    Attributes:
-        name: name of the tensor.
-        weight: the weight of the model.
-        shape: shape of the tensor.
-        axes: the weight's axes in the order of the tensor, which may have further axes of length 1.
-        in_head: whether it belongs to the head.
+    `axes` are the weight's in the order of the tensor, which may have further ones of length 1.
     """
 
     name: str
@@ -137,14 +120,10 @@ def _places_of(
 ) -> Iterator[Place]:
     for weight in part.weights if part is not None else ():
         shape = tuple(weight.shape)
-        if len(shape) == 1:
-            tensor_shape, axes = shape, (0,)
-        elif len(shape) == 2:  # (inputs, outputs): a linear layer, a 1 × 1 or a 3D convolution
-            inputs, outputs = shape
-            ones = () if in_head else (1, 1)
-            tensor_shape, axes = (outputs, *((1,) if along_channels else ()), inputs, *ones), (1, 0)
-        else:
-            depthwise = isinstance(part, keras.layers.DepthwiseConv2D)
-            axes = (2, 3, 0, 1) if depthwise else (3, 2, 0, 1)
-            tensor_shape = tuple(shape[axis] for axis in axes)
+        depthwise = isinstance(part, keras.layers.DepthwiseConv2D)
+        axes = {1: (0,), 2: (1, 0), 4: (2, 3, 0, 1) if depthwise else (3, 2, 0, 1)}[len(shape)]
+        tensor_shape = tuple(shape[axis] for axis in axes)
+        if len(shape) == 2 and not in_head:  # a 1 × 1 or a 3D convolution: (outputs, inputs) in PyTorch
+            outputs, inputs = tensor_shape
+            tensor_shape = (outputs, 1, inputs, 1, 1) if along_channels else (outputs, inputs, 1, 1)
         yield Place(f"{module}.{TENSORS[weight.name]}", weight, tensor_shape, axes, in_head)

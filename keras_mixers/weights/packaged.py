@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,8 @@ import safetensors
 import safetensors.numpy
 
 from keras_mixers.layers.validation import check_choice
-from keras_mixers.weights.layouts import Place, find_places
+from keras_mixers.weights.layouts import find_places
+from keras_mixers.weights.state_dicts import intact
 
 FOLDER = Path(__file__).parent / "trained"
 DTYPES = ("float16", "float32")
@@ -21,7 +23,7 @@ DTYPES = ("float16", "float32")
 class WeightsCard:
     """What a set of trained weights says of itself.
 
-    Attributes:
+    Args:
         model: name of the network in the table.
         dataset: name of the data set.
         class_names: names of the classes, in the order of the outputs.
@@ -64,16 +66,9 @@ def packaged_weights(model: str) -> dict[str, str]:
 
 
 def read_card(path: str | Path) -> WeightsCard | None:
-    """Returns the card of a file of weights, None if it has none.
-
-    Raises:
-        ValueError: if the file is damaged.
-    """
-    try:
-        with safetensors.safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-    except (OSError, safetensors.SafetensorError) as error:
-        raise ValueError(f"{str(path)!r} is damaged or no safetensors file ({error}); fetch it again.") from error
+    """Returns the card of a file of weights, None if it has none; a damaged file raises a ValueError."""
+    with intact(path), safetensors.safe_open(path, framework="numpy") as file:
+        metadata = file.metadata() or {}
     if "card" not in metadata:
         return None
     card = json.loads(metadata["card"])
@@ -90,20 +85,17 @@ def write_weights(model: keras.Model, card: WeightsCard, folder: str | Path = FO
         ValueError: if `card.stored_as` is no dtype to store, or no layout has a place for the network.
     """
     check_choice("stored_as", card.stored_as, DTYPES)
+    for layout in ("timm", "splitmixer", "convmixer"):
+        with suppress(ValueError):
+            places = find_places(model, layout)
+            break
+    else:
+        places = find_places(model, layout)  # says what has no place
     path = Path(folder) / f"{card.model}.{card.dataset}.safetensors"
-    tensors = {place.name: place.to_torch().astype(card.stored_as) for place in _places(model)}
     path.parent.mkdir(exist_ok=True)
+    tensors = {place.name: place.to_torch().astype(card.stored_as) for place in places}
     safetensors.numpy.save_file(tensors, path, metadata={"card": json.dumps(asdict(card))})
     return path
-
-
-def _places(model: keras.Model) -> list[Place]:
-    for layout in ("timm", "splitmixer", "convmixer"):
-        try:
-            return find_places(model, layout)
-        except ValueError as error:
-            refusal = error
-    raise refusal
 
 
 def round_weights(model: keras.Model, dtype: str) -> None:

@@ -28,14 +28,15 @@ def load_weights(model: keras.Model, weights: str | Path, *, new_head: bool = Fa
         FileNotFoundError: if there is no such file, or no such name on the hub.
         OSError: if the download fails.
     """
+    suffixes = (*KERAS_FILES, ".safetensors", *TORCH_FILES)
     if str(weights).startswith("hf://"):
         path = download(str(weights))
-    elif str(weights).endswith((*KERAS_FILES, ".safetensors", *TORCH_FILES)):
+    elif str(weights).endswith(suffixes):
         path = Path(weights)
     else:
         raise ValueError(
-            f"weights must be None, a file ({', '.join((*KERAS_FILES, '.safetensors', *TORCH_FILES))}) or a name on "
-            f"the hub such as 'hf://timm/convmixer_768_32.in1k', got weights={str(weights)!r}."
+            f"weights must be None, a file ({', '.join(suffixes)}) or a name on the hub such as "
+            f"'hf://timm/convmixer_768_32.in1k', got weights={str(weights)!r}."
         )
     if not path.is_file():
         raise FileNotFoundError(f"There is no file of weights at {str(path)!r}.")
@@ -47,7 +48,6 @@ def load_weights(model: keras.Model, weights: str | Path, *, new_head: bool = Fa
 
 def _load_keras_weights(model: keras.Model, path: Path, new_head: bool) -> None:
     head = [layer for layer in model.layers if layer.name == "head"]
-    kept = head if new_head else []
     try:
         with tempfile.TemporaryDirectory() as directory:
             file = path
@@ -55,11 +55,10 @@ def _load_keras_weights(model: keras.Model, path: Path, new_head: bool) -> None:
                 with zipfile.ZipFile(path) as archive:
                     file = archive.extract("model.weights.h5", directory)
             # Keras checks that the file has each weight of the model, not the reverse: fewer blocks would do.
-            expected = len(model.weights) - sum(len(layer.weights) for layer in head)
-            found = _count_weights(file)
+            found, expected = _count_weights(file), len(model.weights) - sum(len(layer.weights) for layer in head)
             if found != expected:
                 raise ValueError(f"it has {found} weights before the head, the model {expected}")
-            model.load_weights(file, objects_to_skip=kept)
+            model.load_weights(file, objects_to_skip=head if new_head else [])
     except (ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
         raise ValueError(
             f"{str(path)!r} is damaged or holds the weights of another network than {model.name!r} "
@@ -69,7 +68,7 @@ def _load_keras_weights(model: keras.Model, path: Path, new_head: bool) -> None:
 
 
 def _count_weights(file: str | Path) -> int:
-    """Returns how many weights a .weights.h5 file holds for all layers but the head, which Keras files as dense."""
+    """Returns how many weights a .weights.h5 file has for all layers but the head, which Keras calls dense there."""
     names = []
     with h5py.File(file) as content:
         content["layers"].visititems(lambda name, item: names.append(name) if isinstance(item, h5py.Dataset) else None)

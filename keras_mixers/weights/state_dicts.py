@@ -3,7 +3,8 @@
 import argparse
 import pickle
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,17 +26,17 @@ def load_torch_weights(model: keras.Model, source: Mapping[str, Any] | str | Pat
     """Loads the weights of a PyTorch network into `model`, on any backend and in either data format.
 
     The layout is recognised: timm's ConvMixer, the `nn.Sequential` of both papers, or the modules of SplitMixer's
-    authors, also behind `module.` and inside `{"state_dict": ...}`. A model without a head leaves the file's out.
+    authors, also behind `module.` and inside `{"state_dict": ...}`. A model without a head skips the file's.
 
     Args:
         model: a network of this library.
         source: tensors or arrays by name, or the path of a .safetensors, .pt, .pth, .pth.tar or .bin file. All but
             .safetensors need PyTorch, and are read without running any code that they may hold.
-        new_head: whether the head keeps its own weights, to be trained for other classes than the source's.
+        new_head: whether the head keeps its own weights, to be trained for other classes.
 
     Raises:
-        ValueError: if the layout is none of these, or a tensor is missing, left over or of another shape. The model
-            stays as it was.
+        ValueError: if the layout is none of these, or a tensor is missing, left over or of another shape; the model
+            then stays as it was.
         FileNotFoundError: if there is no such file.
         ImportError: if the package that reads the file is not installed.
 
@@ -112,20 +113,10 @@ def read_tensors(path: str | Path) -> Mapping[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"There is no file of weights at {str(path)!r}.")
     if path.name.endswith(".safetensors"):
-        return _read_safetensors(path)
-    if path.name.endswith(TORCH_FILES):
-        return _read_checkpoint(path)
-    raise ValueError(f"source must be a .safetensors, {', '.join(TORCH_FILES)} file, got source={str(path)!r}.")
-
-
-def _read_safetensors(path: Path) -> Mapping[str, Any]:
-    try:
-        return safetensors.numpy.load_file(path)
-    except safetensors.SafetensorError as error:
-        raise ValueError(f"{str(path)!r} is damaged or no safetensors file ({error}); fetch it again.") from error
-
-
-def _read_checkpoint(path: Path) -> Mapping[str, Any]:
+        with intact(path):
+            return safetensors.numpy.load_file(path)
+    if not path.name.endswith(TORCH_FILES):
+        raise ValueError(f"source must be a .safetensors, {', '.join(TORCH_FILES)} file, got source={str(path)!r}.")
     torch = _import_torch(f"Reading {str(path)!r}")
     try:
         # timm's training script keeps its arguments as a Namespace, which holds values only.
@@ -141,6 +132,15 @@ def _read_checkpoint(path: Path) -> Mapping[str, Any]:
     if not isinstance(checkpoint, Mapping):
         raise ValueError(f"{str(path)!r} holds a {type(checkpoint).__name__}, not a state dict; save that alone.")
     return checkpoint
+
+
+@contextmanager
+def intact(path: str | Path) -> Iterator[None]:
+    """Turns what safetensors raises about a damaged file into one sentence."""
+    try:
+        yield
+    except safetensors.SafetensorError as error:
+        raise ValueError(f"{str(path)!r} is damaged or no safetensors file ({error}); fetch it again.") from error
 
 
 def _import_torch(what: str) -> Any:
@@ -161,27 +161,27 @@ def _check(places: list[Place], tensors: Mapping[str, Any], layout: str) -> None
     """Refuses tensors that are not exactly those of `places`."""
     expected = {place.name: place.shape for place in places}
     found = {name: tuple(getattr(tensor, "shape", np.shape(tensor))) for name, tensor in tensors.items()}
-    missing = [f"{name} {shape}" for name, shape in expected.items() if name not in found]
-    extra = [f"{name} {shape}" for name, shape in found.items() if name not in expected]
-    misshaped = [name for name in expected if name in found and expected[name] != found[name]]
-    faults = []
-    if missing:
-        faults.append(f"lacks {_enumerate(missing)}")
-    if extra:
-        faults.append(f"has {_enumerate(extra)} left over")
-    if misshaped:
-        faults.append(
-            "has " + _enumerate([f"{name} {found[name]} where the model has {expected[name]}" for name in misshaped])
-        )
-    if not faults:
+    faults = {
+        "lacks {}": [f"{name} {shape}" for name, shape in expected.items() if name not in found],
+        "has {} left over": [f"{name} {shape}" for name, shape in found.items() if name not in expected],
+        "has {}": [
+            f"{name} {found[name]} where the model has {shape}"
+            for name, shape in expected.items()
+            if found.get(name, shape) != shape
+        ],
+    }
+    if not any(faults.values()):
         return
-    heads = {place.name for place in places if place.in_head}
+    fits_but_for_the_head = expected.keys() == found.keys() and all(
+        place.in_head or found[place.name] == place.shape for place in places
+    )
     advice = (
         "use new_head=True to train a head for other classes"
-        if not missing and not extra and set(misshaped) <= heads
+        if fits_but_for_the_head
         else "build the model with the arguments that the weights were trained with"
     )
-    raise ValueError(f"The source ({layout} layout) {', '.join(faults)}: {advice}.")
+    listed = ", ".join(fault.format(_enumerate(items)) for fault, items in faults.items() if items)
+    raise ValueError(f"The source ({layout} layout) {listed}: {advice}.")
 
 
 def _enumerate(items: list[str], limit: int = 8) -> str:

@@ -17,6 +17,11 @@ def shares(processes, devices):
     return [DataShard(process, processes, devices) for process in range(processes)]
 
 
+def images_of(pixels, decode=None):
+    labels = np.arange(len(pixels)) % 2
+    return Images(tf.data.Dataset.from_tensor_slices((pixels, labels)), len(pixels), ("a", "b"), decode)
+
+
 @pytest.mark.parametrize(
     ("count", "processes", "devices"), [(40, 2, 2), (40, 2, 4), (37, 4, 4), (5, 3, 12), (24, 1, 2)]
 )
@@ -43,15 +48,12 @@ def test_training_reads_every_image_once_and_decodes_its_own(size):
         )
         return tf.ensure_shape(pixels, (8, 8, 3))
 
-    numbers = np.arange(20)
-    images = Images(tf.data.Dataset.from_tensor_slices((numbers, numbers % 2)), 20, ("a", "b"), decode)
-    read = []
+    images, read = images_of(np.arange(20), decode), []
     for share in shares(2, 2):
         decoded.clear()
         batches = train_batches(images, 8, SPECS[size], epochs=range(3), share=share, seed=1)
-        seen = [
-            np.round((x[:, 0, 0, 0] * 0.25 + 0.5) * 255).astype(int).tolist() for x, _ in batches.as_numpy_iterator()
-        ]
+        firsts = [x[:, 0, 0, 0] for x, _ in batches.as_numpy_iterator()]
+        seen = [np.round((first * 0.25 + 0.5) * 255).astype(int).tolist() for first in firsts]
         read.append(seen)
         assert sorted(decoded) == sorted(sum(seen, []))
         assert batches.cardinality() == len(seen) == 9
@@ -62,19 +64,18 @@ def test_training_reads_every_image_once_and_decodes_its_own(size):
 
 def test_parts_are_what_one_process_gives():
     """Of another size: crops are drawn image by image."""
-    images = Images(tf.data.Dataset.from_tensor_slices((noise(10, 8), np.arange(10) % 2)), 10, ("a", "b"))
-    arguments = {"augmentation": Augmentation(crop_scale=(0.3, 1.0)), "epochs": range(2)}
-    whole = [*train_batches(images, 4, SPECS[6], **arguments).as_numpy_iterator()]
-    parts = [
-        [*train_batches(images, 4, SPECS[6], share=share, **arguments).as_numpy_iterator()] for share in shares(2, 2)
-    ]
+    images, crops = images_of(noise(10, 8)), Augmentation(crop_scale=(0.3, 1.0))
+    whole, *parts = (
+        train_batches(images, 4, SPECS[6], augmentation=crops, epochs=range(2), share=share).as_numpy_iterator()
+        for share in (DataShard(), *shares(2, 2))
+    )
     for (x, y), *own in zip(whole, *parts, strict=True):
         np.testing.assert_array_equal(np.concatenate([part[0] for part in own]), x)
         np.testing.assert_array_equal(np.concatenate([part[1] for part in own]), y)
 
 
 def test_an_epoch_that_is_filled_up_reads_one_image_twice():
-    images = Images(tf.data.Dataset.from_tensor_slices((noise(9, 8), np.arange(9) % 2)), 9, ("a", "b"))
+    images = images_of(noise(9, 8))
     parts = [[*train_batches(images, 4, SPECS[8], epochs=range(2), share=share)] for share in shares(2, 2)]
     assert [[len(x) for x, _ in own] for own in parts] == [[2, 2, 1, 2, 2, 1]] * 2
     for epoch in range(2):
@@ -83,7 +84,7 @@ def test_an_epoch_that_is_filled_up_reads_one_image_twice():
 
 
 def test_test_images_that_fill_up_weigh_nothing():
-    images = Images(tf.data.Dataset.from_tensor_slices((noise(7, 8), np.arange(7) % 2)), 7, ("a", "b"))
+    images = images_of(noise(7, 8))
     whole = np.concatenate([x for x, _ in eval_batches(images, 4, SPECS[8])])
     rows = {"x": [], "weight": []}
     for share in shares(2, 2):

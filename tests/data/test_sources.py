@@ -138,15 +138,11 @@ def test_tfds_archives_that_it_may_not_fetch(tmp_path):
         load_tfds("imagenet2012", "train", tmp_path)
 
 
-@pytest.mark.parametrize("name", ["cifar11", "cifar-10", "cifar11:3.0.2"])
+@pytest.mark.parametrize("name", ["cifar11", "cifar-10", "cifar11:3.0.2", "qqqqqqqqqq"])
 def test_tfds_unknown_name_gets_the_nearest_ones(name):
-    with pytest.raises(ValueError, match=f"no data set '{name}'; did you mean .*cifar10"):
+    advice = "did you mean .*cifar10" if "cifar" in name else r"tfds.list_builders\(\) lists the names"
+    with pytest.raises(ValueError, match=f"no data set '{name}'; {advice}"):
         load_tfds(name, "train")
-
-
-def test_tfds_name_like_no_other():
-    with pytest.raises(ValueError, match=r"no data set 'qqqqqqqqqq'; tfds.list_builders\(\) lists the names"):
-        load_tfds("qqqqqqqqqq", "train")
 
 
 def test_tfds_unknown_split(data_dir):
@@ -162,7 +158,7 @@ def test_tfds_data_set_without_images(tmp_path):
 @pytest.mark.parametrize("limit", [0, -3])
 def test_limit_below_one(tmp_path, limit):
     for load in (functools.partial(load_tfds, "tiny_colors", "train"), functools.partial(load_folder, tmp_path)):
-        with pytest.raises(ValueError, match=f"limit must be at least 1, or None for all examples, got limit={limit}"):
+        with pytest.raises(ValueError, match=f"limit must be a whole number of at least 1, got limit={limit}"):
             load(limit=limit)
 
 

@@ -14,15 +14,10 @@ def hidden(monkeypatch):
     return calls
 
 
-@pytest.mark.parametrize("backend", ["jax", "torch"])
+@pytest.mark.parametrize("backend", ["jax", "torch", "tensorflow"])
 def test_tensorflow_leaves_the_gpus_to_another_backend(hidden, backend):
     leave_gpus_to(backend)
-    assert hidden == [([], "GPU")]
-
-
-def test_tensorflow_keeps_the_gpus_as_the_backend(hidden):
-    leave_gpus_to("tensorflow")
-    assert hidden == []
+    assert hidden == ([] if backend == "tensorflow" else [([], "GPU")])
 
 
 def test_the_import_has_hidden_them():
