@@ -16,10 +16,10 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     names = "a data set, such as cifar10, for all of its published runs; or a recipe"
     add("names", nargs="*", metavar="NAME", help=names)
-    results = "the CSV that gets a row of each (default: %(default)s)"
+    results = "the CSV that gets a row of each (default: results.csv)"
     add("--results", default="results.csv", metavar="FILE", help=results)
     add("--table", action="store_true", help="only print the rows of --results as a table in Markdown")
-    add("--output-dir", default="runs/reproduce", metavar="FOLDER", help="the runs (default: %(default)s)")
+    add("--output-dir", default="runs/reproduce", metavar="FOLDER", help="the runs (default: runs/reproduce)")
     add("--quiet", action="store_true", help="show only the results")
     add_recipe_changes(parser)
     add_dataset_arguments(parser)
