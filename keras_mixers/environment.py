@@ -2,16 +2,18 @@
 
 import os
 import platform
+import re
 import time
 from dataclasses import dataclass
 from importlib import import_module, metadata
+from importlib.util import find_spec
 from pathlib import Path
 
 import keras
 
 from keras_mixers import backends
 
-# The seconds by which the system's count of busy time, in ticks of 0.01 s, may be wrong at both ends.
+# Seconds: the system counts busy time in ticks of 0.01 s, so it may be one tick off at both ends.
 TICKS = 0.02
 # What Linux calls a CPU's instructions for products of bfloat16 matrices.
 BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16"}
@@ -37,10 +39,6 @@ class Environment:
 
 def describe_environment() -> Environment:
     """Returns the hardware and the versions of this process."""
-    try:
-        torch = metadata.version("torch")
-    except metadata.PackageNotFoundError:
-        torch = ""
     return Environment(
         cpu=_cpuinfo("model name") or platform.processor() or platform.machine(),
         cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
@@ -48,7 +46,7 @@ def describe_environment() -> Environment:
         python=platform.python_version(),
         keras=keras.__version__,
         backend=f"{backends.NAME} {import_module(backends.NAME).__version__}",
-        torch=torch,
+        torch=metadata.version("torch") if find_spec("torch") else "",
     )
 
 
@@ -67,12 +65,12 @@ def fastest_precision() -> str:
 def _cpuinfo(name: str) -> str:
     """Returns what Linux says of the first core."""
     cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith(name)), "")
+    found = re.search(rf"^{name}\s*: (.*)", cpuinfo.read_text(), re.MULTILINE) if cpuinfo.exists() else None
+    return found[1].strip() if found else ""
 
 
 def busy_seconds_of_others() -> float | None:
-    """Returns the seconds for which other processes have kept cores busy, None where the system does not tell."""
+    """Returns the seconds for which other processes have kept cores busy, None where the system does not count."""
     stat = Path("/proc/stat")
     if not stat.exists():
         return None
@@ -82,5 +80,5 @@ def busy_seconds_of_others() -> float | None:
 
 
 def load_of_others(before: float | None, after: float | None, seconds: float) -> float | None:
-    """Returns the cores that other processes kept busy on average, of their busy seconds before and after `seconds`."""
+    """Returns how many cores others kept busy on average, from their busy seconds before and after `seconds`."""
     return None if before is None else max(after - before - TICKS, 0) / seconds

@@ -70,6 +70,7 @@ def test_refuses_wrong_usage(capsys, arguments, message):
         (ImportError("keras_mixers.data needs keras_cv."), 2),
         (OSError("The disk is full."), 1),
         (FloatingPointError("The loss became nan."), 1),
+        (KeyboardInterrupt(), 130),
     ],
 )
 def test_says_in_one_sentence_why_it_stops(monkeypatch, capsys, error, status):
@@ -78,7 +79,7 @@ def test_says_in_one_sentence_why_it_stops(monkeypatch, capsys, error, status):
 
     monkeypatch.setitem(COMMANDS, "list", Command("fails", lambda parser: None, run))
     assert main(["list"]) == status
-    assert capsys.readouterr() == ("", f"{error}\n")
+    assert capsys.readouterr() == ("", f"{str(error) or 'Stopped.'}\n")
 
 
 def test_an_error_of_the_program_is_not_hidden(monkeypatch):
@@ -87,9 +88,10 @@ def test_an_error_of_the_program_is_not_hidden(monkeypatch):
         main(["list"])
 
 
-def in_another_process(*arguments):
+def in_another_process(*arguments, stdout=subprocess.PIPE):
     environment = {**os.environ, "KERAS_BACKEND": keras.backend.backend(), "PYTHONPATH": str(ROOT)}
-    return subprocess.run([sys.executable, *arguments], env=environment, cwd=ROOT, capture_output=True, text=True)
+    pipes = {"stdout": stdout, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.run([sys.executable, *arguments], env=environment, cwd=ROOT, **pipes)
 
 
 def test_starts_from_the_shell():
@@ -132,21 +134,10 @@ def test_runs_the_arguments_of_the_process(monkeypatch, capsys):
     assert "no model named 'zzz'" in capsys.readouterr().err
 
 
-def test_ctrl_c_ends_a_command_without_a_traceback(monkeypatch, capsys):
-    def run(arguments):
-        raise KeyboardInterrupt
-
-    monkeypatch.setitem(COMMANDS, "list", Command("is stopped", lambda parser: None, run))
-    assert main(["list"]) == 130
-    assert capsys.readouterr() == ("", "Stopped.\n")
-
-
 def test_a_reader_that_has_read_enough_gets_no_complaint():
-    command = [sys.executable, "-m", "keras_mixers", "list", "splitmixer_i_256_8*"]
-    environment = {**os.environ, "KERAS_BACKEND": keras.backend.backend(), "PYTHONPATH": str(ROOT)}
     reading, writing = os.pipe()
     os.close(reading)  # as head does before all is written
-    done = subprocess.run(command, env=environment, cwd=ROOT, stdout=writing, stderr=subprocess.PIPE, text=True)
+    done = in_another_process("-m", "keras_mixers", "list", "splitmixer_i_256_8*", stdout=writing)
     os.close(writing)
     assert done.returncode == 1
     assert "roken" not in done.stderr

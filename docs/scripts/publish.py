@@ -18,9 +18,9 @@ from keras_mixers.inference import evaluate_images, load_trained
 from keras_mixers.models import create_model, get_preset
 from keras_mixers.models.datasets import find_dataset
 from keras_mixers.training.recipe import Recipe
-from keras_mixers.training.report import read_metrics
 from keras_mixers.training.reproduction import run_folder
 from keras_mixers.training.results import RunResult, add_result, read_results
+from keras_mixers.training.run import read_metrics
 from keras_mixers.weights import WeightsCard, read_card
 from keras_mixers.weights.packaged import FOLDER, round_weights, write_weights
 

@@ -1,7 +1,6 @@
 """`python -m keras_mixers benchmark`."""
 
 import argparse
-from collections.abc import Callable
 
 from keras_mixers.benchmark.benchmark import benchmark, paper_protocol
 from keras_mixers.benchmark.peers import PEERS
@@ -12,8 +11,7 @@ from keras_mixers.commands.command import FAILED, Command, report_failure, whole
 MODELS = ("convmixer_256_8_p2_k5", "splitmixer_i_256_8")
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the arguments of `benchmark`."""
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     models = f"models of the table (default: {' and '.join(MODELS)})"
     add("--models", nargs="+", default=[*MODELS], metavar="NAME", help=models)
@@ -21,9 +19,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--modes", nargs="+", default=MODES, choices=MODES, help="(default: both)")
     add("--image-size", type=whole_number, metavar="N", help="height and width in pixels (default: the table's)")
     add("--repetitions", type=whole_number, default=7, metavar="N", help="rounds (default: 7)")
-    # Those that a protocol sets have no default here.
-    batch = "images in a batch, 1 for the latency too (default: 64)"
-    add("--batch", nargs="+", type=whole_number, metavar="N", help=batch)
+    # A protocol sets these, so they have no default here.
+    add("--batch", nargs="+", type=whole_number, metavar="N", help="images in a batch, 1 for latency (default: 64)")
     add("--precision", choices=PRECISIONS, help="(default: float32)")
     add("--batches", type=whole_number, metavar="N", help="batches timed at once (default: 1)")
     add("--protocol", choices=("paper",), help="the papers' batch, precision and batches, for the device")
@@ -32,10 +29,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--json", metavar="FILE", help="write the results to this file")
 
 
-def run(arguments: argparse.Namespace) -> int:
-    """Prints how fast models of the table run, side by side with their peers."""
-    settings = {name: getattr(arguments, name) for name in ("batch", "precision", "batches")}
-    settings = {name: value for name, value in settings.items() if value is not None}
+def _run(arguments: argparse.Namespace) -> int:
+    given = ((name, getattr(arguments, name)) for name in ("batch", "precision", "batches"))
+    settings = {name: value for name, value in given if value is not None}
     if arguments.protocol and settings:
         given = " and ".join(f"--{name}" for name in settings)
         raise ValueError(
@@ -56,21 +52,14 @@ def run(arguments: argparse.Namespace) -> int:
     )
     print(report, flush=True)
     status = 0
-    if arguments.csv:
-        status = save(report.append_csv, arguments.csv)
-    if arguments.json:
-        status = save(report.write_json, arguments.json) or status
+    for write, path in (("append_csv", arguments.csv), ("write_json", arguments.json)):
+        try:
+            if path:
+                getattr(report, write)(path)
+        except (OSError, ValueError) as error:  # disk and folder may have changed since they were checked
+            reason = getattr(error, "strerror", None) or error
+            status = report_failure(f"The results could not be written to {path!r}: {reason}", FAILED)
     return status
 
 
-def save(write: Callable[[str], None], path: str) -> int:
-    """Lets `write` write results to `path`, or says why it cannot; returns an exit status."""
-    try:
-        write(path)
-    except (OSError, ValueError) as error:  # disk and folder may have changed since they were checked
-        reason = getattr(error, "strerror", None) or error
-        return report_failure(f"The results could not be written to {path!r}: {reason}", FAILED)
-    return 0
-
-
-COMMAND = Command("how fast models run, side by side with peers", add_arguments, run)
+COMMAND = Command("how fast models run, side by side with peers", _add_arguments, _run)

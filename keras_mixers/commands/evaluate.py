@@ -8,15 +8,13 @@ from keras_mixers.commands.training_arguments import add_dataset_arguments
 from keras_mixers.profiling.table import aligned
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the arguments of `evaluate`."""
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add_model_arguments(parser)
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--dataset", metavar="NAME", help="a data set of TFDS, such as cifar10")
-    source.add_argument(
-        "--images", metavar="FOLDER", help="images of your own: CLASS/FILE, or val/CLASS/FILE beside train"
-    )
+    folders = "images of your own: CLASS/FILE, or val/CLASS/FILE beside train"
+    source.add_argument("--images", metavar="FOLDER", help=folders)
     add("--split", default="test", help="the split of the data set (default: test)")
     add_dataset_arguments(parser)
     add("--limit", type=whole_number, metavar="N", help="evaluate only the first images")
@@ -25,8 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--json", action="store_true", help="print JSON instead of a table")
 
 
-def run(arguments: argparse.Namespace) -> int:
-    """Prints accuracy and loss on a data set."""
+def _run(arguments: argparse.Namespace) -> int:
     from keras_mixers.data import load_folder, load_tfds
     from keras_mixers.data.sources import evaluated_folder
     from keras_mixers.inference import evaluate_images
@@ -39,12 +36,11 @@ def run(arguments: argparse.Namespace) -> int:
     found = evaluate_images(model, images, arguments.batch_size, flip=arguments.flip)
     if arguments.json:
         print(json.dumps(found, indent=2))
-    else:
-        names = {"top1": "top-1", "top5": "top-5", "top1_flipped": "top-1 flipped"}
-        names = {key: words for key, words in names.items() if key in found}
-        row = (found["images"], *(f"{100 * found[key]:.2f}" for key in names), f"{found['loss']:.4f}")
-        print(aligned([("images", *(f"{words} in %" for words in names.values()), "loss"), row]))
+        return 0
+    names = {"top1": "top-1 in %", "top5": "top-5 in %", "top1_flipped": "top-1 flipped in %"}
+    figures = {words: f"{100 * found[key]:.2f}" for key, words in names.items() if key in found}
+    print(aligned([("images", *figures, "loss"), (found["images"], *figures.values(), f"{found['loss']:.4f}")]))
     return 0
 
 
-COMMAND = Command("accuracy of a trained network on a data set or a folder of images", add_arguments, run)
+COMMAND = Command("accuracy of a trained network on a data set or a folder of images", _add_arguments, _run)

@@ -9,8 +9,7 @@ from keras_mixers.commands.command import Command, add_model_arguments, load_mod
 from keras_mixers.models.image_files import IMAGE_SUFFIXES
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the arguments of `export`."""
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
     from keras_mixers.export.formats import FORMATS, quantizations
 
     written = [f"{format.suffix or 'a folder'} ({format.title})" for format in FORMATS.values()]
@@ -34,24 +33,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--json", action="store_true", help="print JSON instead of a sentence")
 
 
-def run(arguments: argparse.Namespace) -> int:
-    """Writes a network in another format, and prints how both compare."""
+def _run(arguments: argparse.Namespace) -> int:
     from keras_mixers.export import export_model
 
+    same = ("quantization", "raw_pixels", "probabilities", "integer_io", "batch_size", "image_size", "tolerance")
     report = export_model(
         load_model(arguments, needs_pixels=False),
         arguments.path,
         arguments.format,
-        quantization=arguments.quantization,
         representative_data=_images(arguments.representative),
         images=_images(arguments.images),
-        raw_pixels=arguments.raw_pixels,
-        probabilities=arguments.probabilities,
-        integer_io=arguments.integer_io,
-        batch_size=arguments.batch_size,
-        image_size=arguments.image_size,
         fold=not arguments.no_fold,
-        tolerance=arguments.tolerance,
+        **{name: getattr(arguments, name) for name in same},
     )
     print(json.dumps({**asdict(report), "path": str(report.path)}, indent=2) if arguments.json else report)
     return 0
@@ -72,4 +65,4 @@ def _images(folder: str | None) -> list[Path] | None:
     return files
 
 
-COMMAND = Command("write a network for another runtime, and compare both", add_arguments, run)
+COMMAND = Command("write a network for another runtime, and compare both", _add_arguments, _run)

@@ -9,16 +9,14 @@ from keras_mixers.commands.command import Command, add_model_arguments, load_mod
 from keras_mixers.profiling.table import aligned
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the arguments of `predict`."""
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model_arguments(parser)
     parser.add_argument("images", nargs="+", metavar="IMAGE", help="image files")
     parser.add_argument("--top", type=whole_number, default=3, metavar="N", help="classes to show (default: 3)")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
 
 
-def run(arguments: argparse.Namespace) -> int:
-    """Prints the most probable classes of images."""
+def _run(arguments: argparse.Namespace) -> int:
     from keras_mixers.inference import predict_images
 
     model = load_model(arguments)
@@ -28,12 +26,9 @@ def run(arguments: argparse.Namespace) -> int:
         path: {names[i]: float(row[i]) for i in np.argsort(-row)[: arguments.top]}
         for path, row in zip(arguments.images, probabilities, strict=True)
     }
-    if arguments.json:
-        print(json.dumps(found, indent=2))
-    else:
-        rows = [(path, name, f"{value:.4f}") for path, classes in found.items() for name, value in classes.items()]
-        print(aligned([("image", "class", "probability"), *rows]))
+    rows = [(path, name, f"{value:.4f}") for path, classes in found.items() for name, value in classes.items()]
+    print(json.dumps(found, indent=2) if arguments.json else aligned([("image", "class", "probability"), *rows]))
     return 0
 
 
-COMMAND = Command("the most probable classes of images", add_arguments, run)
+COMMAND = Command("the most probable classes of images", _add_arguments, _run)

@@ -12,21 +12,12 @@ from keras_mixers.commands.training_arguments import (
 )
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the arguments of `reproduce`."""
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add(
-        "names",
-        nargs="*",
-        metavar="NAME",
-        help="a data set, such as cifar10, for all of its published runs; or a recipe",
-    )
-    add(
-        "--results",
-        default="results.csv",
-        metavar="FILE",
-        help="the CSV that gets a row of each (default: results.csv)",
-    )
+    names = "a data set, such as cifar10, for all of its published runs; or a recipe"
+    add("names", nargs="*", metavar="NAME", help=names)
+    results = "the CSV that gets a row of each (default: results.csv)"
+    add("--results", default="results.csv", metavar="FILE", help=results)
     add("--table", action="store_true", help="only print the rows of --results as a table in Markdown")
     add("--output-dir", default="runs/reproduce", metavar="FOLDER", help="the runs (default: runs/reproduce)")
     add("--quiet", action="store_true", help="show only the results")
@@ -35,8 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_device_arguments(parser)
 
 
-def run(arguments: argparse.Namespace) -> int:
-    """Carries out published runs, or prints their results."""
+def _run(arguments: argparse.Namespace) -> int:
     from keras_mixers.training.reproduction import reproduce
     from keras_mixers.training.results import markdown, read_results
 
@@ -63,4 +53,4 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-COMMAND = Command("run published runs again and keep what they give in a table", add_arguments, run)
+COMMAND = Command("run published runs again and keep what they give in a table", _add_arguments, _run)

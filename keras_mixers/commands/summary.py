@@ -7,19 +7,16 @@ from keras_mixers.models import create_model, get_preset
 from keras_mixers.profiling import Profile, profile, without_values
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the arguments of `summary`."""
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", help="a model of the table, such as splitmixer_i_256_8")
     size = parser.add_mutually_exclusive_group()
-    size.add_argument(
-        "--input-shape", nargs=2, type=whole_number, metavar=("H", "W"), help="height and width in pixels"
-    )
-    size.add_argument("--image-size", type=whole_number, metavar="N", help="height and width in pixels, if equal")
+    sides = "height and width in pixels"
+    size.add_argument("--input-shape", nargs=2, type=whole_number, metavar=("H", "W"), help=sides)
+    size.add_argument("--image-size", type=whole_number, metavar="N", help=f"{sides}, if equal")
     parser.add_argument("--num-classes", type=whole_number, metavar="N", help="classes of the head, if not the table's")
 
 
-def run(arguments: argparse.Namespace) -> int:
-    """Prints the profile of a model of the table, at its published image size unless another is given."""
+def _run(arguments: argparse.Namespace) -> int:
     overrides = {"num_classes": arguments.num_classes} if arguments.num_classes else {}
     side = arguments.image_size or get_preset(arguments.name).pixels.size
     size = tuple(arguments.input_shape or (side, side))
@@ -34,4 +31,4 @@ def profile_preset(name: str, size: tuple[int, int], **overrides: int) -> Profil
     return profile(model, [channels or next(sides) for channels in model.input_shape[1:]])
 
 
-COMMAND = Command("what each layer of a model costs", add_arguments, run)
+COMMAND = Command("what each layer of a model costs", _add_arguments, _run)

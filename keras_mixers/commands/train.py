@@ -12,8 +12,7 @@ from keras_mixers.commands.training_arguments import (
 from keras_mixers.profiling.table import aligned
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the arguments of `train`."""
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("recipe", help="name of a recipe, such as cifar10_splitmixer_i; 'list' shows all of them")
     add("--images", metavar="FOLDER", help="images of your own: train/CLASS/FILE and val/CLASS/FILE, or CLASS/FILE")
@@ -25,8 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_run_arguments(parser)
 
 
-def run(arguments: argparse.Namespace) -> int:
-    """Trains as a recipe says, or prints the recipes."""
+def _run(arguments: argparse.Namespace) -> int:
     from keras_mixers.training import RECIPES, get_recipe
 
     if arguments.recipe == "list":
@@ -49,18 +47,11 @@ def run(arguments: argparse.Namespace) -> int:
         recipe = recipe.change({"dataset": "folder", "published": None, "source": ""})
         images = load_folders(arguments.images, arguments.validation_part, recipe.seed)
     with naming_damaged(*images.values()):
-        trained = fit(
-            recipe,
-            data_dir=arguments.data_dir,
-            download=arguments.download,
-            weights=arguments.weights,
-            freeze=arguments.freeze,
-            **images,
-            **settings,
-        )
+        data = {"data_dir": arguments.data_dir, "download": arguments.download, **images}
+        trained = fit(recipe, weights=arguments.weights, freeze=arguments.freeze, **data, **settings)
     published = f" (published for the recipe: {recipe.published:.2f} %)" if recipe.published else ""
     print(f"Test accuracy {100 * trained.metrics['top1']:.2f} %{published}: {trained.directory}")
     return 0
 
 
-COMMAND = Command("train a network as a recipe says, or on your own images", add_arguments, run)
+COMMAND = Command("train a network as a recipe says, or on your own images", _add_arguments, _run)

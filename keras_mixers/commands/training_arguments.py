@@ -1,7 +1,7 @@
 """What every training run can be told on a command line: by `train`, and by the programs in examples/."""
 
 import argparse
-from collections.abc import Callable
+import functools
 from typing import Any
 
 import keras
@@ -11,19 +11,12 @@ from keras_mixers.commands.command import DEBUG_HELP, number, whole_number
 
 def add_recipe_changes(parser: argparse.ArgumentParser) -> None:
     """Adds `changes`, pairs of a recipe's field and its value."""
-    add = parser.add_argument
-    add("--epochs", dest="changes", action="append", type=_value_of("epochs"), metavar="N", help="if not the recipe's")
-    add("--batch-size", dest="changes", action="append", type=_value_of("batch_size"), metavar="N", help="likewise")
-    add(
-        "--set",
-        dest="changes",
-        nargs="+",
-        action="extend",
-        type=_change,
-        metavar="NAME=VALUE",
-        help="other fields of the recipe, such as precision=float32 augmentation.flip=False model_arguments.dim=128",
-    )
-    parser.set_defaults(changes=[])
+    changes = {"dest": "changes", "default": []}
+    for option, field in (("--epochs", "epochs"), ("--batch-size", "batch_size")):
+        pair = functools.partial(lambda field, text: (field, text), field)
+        parser.add_argument(option, action="append", type=pair, metavar="N", help="if not the recipe's", **changes)
+    others = "other fields of the recipe, such as precision=float32 augmentation.flip=False model_arguments.dim=128"
+    parser.add_argument("--set", nargs="+", action="extend", type=_change, metavar="NAME=VALUE", help=others, **changes)
 
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,11 +34,11 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_device_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds `devices`, and what `join_the_others` reads."""
-    add = parser.add_argument
+    add, several = parser.add_argument, "of several processes, on JAX"
     add("--devices", type=whole_number, metavar="N", help="of this machine's accelerators (default: all)")
-    add("--coordinator", metavar="HOST:PORT", help="of several processes, on JAX: where the first one listens")
-    add("--processes", type=whole_number, metavar="N", help="of several processes, on JAX: how many there are")
-    add("--process", type=int, metavar="I", help="of several processes, on JAX: which this is, from 0")
+    add("--coordinator", metavar="HOST:PORT", help=f"{several}: where the first one listens")
+    add("--processes", type=whole_number, metavar="N", help=f"{several}: how many there are")
+    add("--process", type=int, metavar="I", help=f"{several}: which this is, from 0")
 
 
 def join_the_others(arguments: argparse.Namespace) -> int:
@@ -58,21 +51,12 @@ def join_the_others(arguments: argparse.Namespace) -> int:
 def add_dataset_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds where a data set of TFDS is, and whether it may be fetched."""
     parser.add_argument("--data-dir", metavar="FOLDER", help="where TensorFlow Datasets keeps its data")
-    parser.add_argument(
-        "--download",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="whether a data set that is not there is fetched (default: it is)",
-    )
+    fetched = "whether a data set that is not there is fetched (default: it is)"
+    parser.add_argument("--download", action=argparse.BooleanOptionalAction, default=True, help=fetched)
 
 
 def recipe_parser(description: str, model: str) -> argparse.ArgumentParser:
-    """Makes the parser of a program that trains on one data set, with the recipe of the network that `--model` names.
-
-    Args:
-        description: what the program does, shown as it stands.
-        model: the network of its table that is trained by default.
-    """
+    """Makes the parser of a program that trains `model`, unless --model names another, on one data set."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default=model, metavar="NAME", help=f"one of those above (default: {model})")
     add_dataset_arguments(parser)
@@ -81,13 +65,7 @@ def recipe_parser(description: str, model: str) -> argparse.ArgumentParser:
 
 
 def run_arguments(arguments: argparse.Namespace, output_dir: str, process: int = 0) -> dict[str, Any]:
-    """Returns what `fit` takes of these arguments.
-
-    Args:
-        arguments: what a parser with `add_run_arguments` gave.
-        output_dir: where everything is written if the arguments do not say it.
-        process: number of this process, as `join_the_others` gave it; the first one writes logs for TensorBoard.
-    """
+    """Returns what `fit` takes of the arguments of `add_run_arguments`; only process 0 writes logs for TensorBoard."""
     output_dir = arguments.output_dir or output_dir
     logs = arguments.tensorboard and process == 0
     return {
@@ -98,10 +76,6 @@ def run_arguments(arguments: argparse.Namespace, output_dir: str, process: int =
         "callbacks": [keras.callbacks.TensorBoard(f"{output_dir}/tensorboard")] if logs else [],
         "verbose": not arguments.quiet,
     }
-
-
-def _value_of(field: str) -> Callable[[str], tuple[str, str]]:
-    return lambda text: (field, text)
 
 
 def _change(text: str) -> tuple[str, str]:

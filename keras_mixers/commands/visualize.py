@@ -6,8 +6,7 @@ from pathlib import Path
 from keras_mixers.commands.command import Command, add_model_arguments, load_model
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the arguments of `visualize`."""
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add_model_arguments(parser)
     add("--image", required=True, metavar="FILE", help="the image whose feature maps and class maps are drawn")
@@ -15,18 +14,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--history", metavar="CSV", help="of its training, for the curves (default: history.csv beside the network)")
 
 
-def run(arguments: argparse.Namespace) -> int:
-    """Writes the figures of a network and a page that shows them."""
+def _run(arguments: argparse.Namespace) -> int:
     from keras_mixers.training.history import read_history
     from keras_mixers.visualize import write_page
 
     model = load_model(arguments)
-    beside = Path(arguments.model).with_name("history.csv")
-    trained = Path(arguments.model).is_file() and beside.is_file()
-    path = Path(arguments.history) if arguments.history else beside if trained else None
+    path = arguments.history
+    if not path and Path(arguments.model).is_file():
+        beside = Path(arguments.model).with_name("history.csv")
+        path = beside if beside.is_file() else None
     history = read_history(path) if path else None
     print(write_page(model, arguments.image, arguments.out, history=history))
     return 0
 
 
-COMMAND = Command("draw what a network has learned, as a page for a browser", add_arguments, run)
+COMMAND = Command("draw what a network has learned, as a page for a browser", _add_arguments, _run)

@@ -35,23 +35,15 @@ class Muon(keras.optimizers.Muon):
     """
 
     def __init__(
-        self,
-        learning_rate: Any = 0.05,
-        weight_decay: float = 0.005,
-        epsilon: float = 1e-8,
-        **kwargs: Any,
+        self, learning_rate: Any = 0.05, weight_decay: float = 0.005, epsilon: float = 1e-8, **kwargs: Any
     ) -> None:
         check_keras("Muon", (3, 13))
         kwargs.setdefault("name", "muon")
         kwargs.setdefault("exclude_layers", ["head"])
         kwargs["adam_weight_decay"] = weight_decay
-        super().__init__(
-            learning_rate=learning_rate,
-            weight_decay=weight_decay,
-            epsilon=check_positive("epsilon", epsilon),
-            exclude_embeddings=False,  # a patch embedding is a convolution
-            **kwargs,
-        )
+        kwargs["exclude_embeddings"] = False  # a patch embedding is a convolution
+        check_positive("epsilon", epsilon)
+        super().__init__(learning_rate=learning_rate, weight_decay=weight_decay, epsilon=epsilon, **kwargs)
 
     def _should_use_adamw(self, variable: keras.Variable) -> bool:
         return len(variable.shape) != 4 and super()._should_use_adamw(variable)

@@ -47,11 +47,7 @@ class TriangularSchedule(keras.optimizers.schedules.LearningRateSchedule):
         return learning_rate
 
     def get_config(self) -> dict[str, Any]:
-        return {
-            "max_learning_rate": self.max_learning_rate,
-            "epochs": self.epochs,
-            "steps_per_epoch": self.steps_per_epoch,
-        }
+        return {name: getattr(self, name) for name in ("max_learning_rate", "epochs", "steps_per_epoch")}
 
 
 def warmup_cosine(

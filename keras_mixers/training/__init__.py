@@ -1,4 +1,4 @@
-"""Recipes, and `fit`, which carries them out: prepare, train, report."""
+"""Recipes, and `fit`, which carries them out."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -13,15 +13,14 @@ if TYPE_CHECKING:
     from keras_mixers.training.devices import join_processes
     from keras_mixers.training.recipe import Recipe
     from keras_mixers.training.recipes import RECIPES, get_recipe
-    from keras_mixers.training.report import Run
     from keras_mixers.training.reproduction import reproduce
-    from keras_mixers.training.run import fit
+    from keras_mixers.training.run import Run, fit
 
-# These import TensorFlow, which feeds the images: only once they are asked for.
+# Imported when they are asked for: these import TensorFlow, which feeds the images.
 _LATER = {
     "RECIPES": "recipes",
     "Recipe": "recipe",
-    "Run": "report",
+    "Run": "run",
     "get_recipe": "recipes",
     "fit": "run",
     "join_processes": "devices",

@@ -1,4 +1,4 @@
-"""A run that is killed resumes where it was: everything that it has learnt, in files that are whole or not there.
+"""A run that is killed resumes where it was, from files that are whole or not there.
 
 A checkpoint is one .npz file without any pickled code: the variables of the model, of the optimiser and of the metrics
 by their names, where the run stands, and the versions that wrote it. The zip format's checksums reveal a file that was
@@ -28,12 +28,7 @@ PARTS = ("model", "optimizer", "metrics")
 
 @dataclass(frozen=True, order=True)
 class Position:
-    """Where a run stands.
-
-    Attributes:
-        epoch: epochs that are complete.
-        step: batches of the next one that are done.
-    """
+    """Where a run stands: how many epochs are complete, and how many batches of the next one are done."""
 
     epoch: int = 0
     step: int = 0
@@ -48,8 +43,6 @@ class Checkpoint:
     """What a file holds.
 
     Attributes:
-        path: the file.
-        position: where the run stood.
         values: the variables of `"model"`, `"optimizer"` and `"metrics"`, by name; version 0.1 of the library wrote
             them without names, in Keras's order.
         notes: what else the run needs to know, as JSON has it.
@@ -62,55 +55,49 @@ class Checkpoint:
     notes: dict[str, Any]
     versions: dict[str, str] = field(default_factory=dict)
 
-    def restore(self, model: keras.Model) -> None:
-        """Gives a compiled model, and its optimiser, the values they had.
+    def restore(self, model: keras.Model, parts: Sequence[str] = ("model", "optimizer")) -> None:
+        """Gives parts of a compiled model, and of the built optimiser, the values they had.
 
         Raises:
             ValueError: if the model is another.
         """
-        if not model.optimizer.built:
-            model.optimizer.build(model.trainable_variables)
-        for part in ("model", "optimizer"):
-            self._restore(part, model)
+        for part in parts:
+            values, variables = self.values[part], _variables(model, part)
+            if not self.versions and len(values) == len(variables):
+                values = dict(zip(variables, values.values(), strict=True))
+            shapes = {name: value.shape for name, value in values.items()}
+            expected = {name: tuple(variable.shape) for name, variable in variables.items()}
+            if shapes != expected:
+                self._refuse(part, shapes, expected)
+            for name, variable in variables.items():
+                variable.assign(values[name])
 
-    def restore_metrics(self, model: keras.Model) -> None:
-        """Gives the metrics of an interrupted epoch the sums they had; to be called when the epoch begins."""
-        self._restore("metrics", model)
-
-    def _restore(self, part: str, model: keras.Model) -> None:
-        values, variables = self.values[part], _named(_variables(model, part))
-        if not self.versions and len(values) == len(variables):
-            values = dict(zip(variables, values.values(), strict=True))
-        shapes = {name: value.shape for name, value in values.items()}
-        expected = {name: tuple(variable.shape) for name, variable in variables.items()}
-        if shapes != expected:
-            name = next(name for name in [*expected, *shapes] if shapes.get(name) != expected.get(name))
-            writer = f", written by {_in_words(self.versions)}," if self.versions else ""
-            raise ValueError(
-                f"The checkpoint {str(self.path)!r}{writer} is of another {part}: it has {len(shapes)} variables and "
-                f"this one {len(expected)}, of which {name!r} differs (shape {shapes.get(name)} there, "
-                f"{expected.get(name)} here); resume with the recipe and the versions that wrote it."
-            )
-        for name, variable in variables.items():
-            variable.assign(values[name])
+    def _refuse(self, part: str, shapes: dict[str, tuple], expected: dict[str, tuple]) -> None:
+        name = next(name for name in [*expected, *shapes] if shapes.get(name) != expected.get(name))
+        versions = ", ".join(f"{name} {version}" for name, version in self.versions.items())
+        writer = f", written by {versions}," if versions else ""
+        raise ValueError(
+            f"The checkpoint {str(self.path)!r}{writer} is of another {part}: it has {len(shapes)} variables and this "
+            f"one {len(expected)}, of which {name!r} differs (shape {shapes.get(name)} there, {expected.get(name)} "
+            "here); resume with the recipe and the versions that wrote it."
+        )
 
 
 def write_checkpoint(directory: str | Path, model: keras.Model, position: Position, notes: dict[str, Any]) -> Path:
-    """Writes a checkpoint, and removes all but the last two.
-
-    Raises:
-        OSError: if it cannot be written; the earlier ones are still there.
-    """
+    """Writes a checkpoint, and removes all but the last two; if it cannot be written, the earlier ones are kept."""
     directory = Path(directory)
     path = directory / f"epoch_{position.epoch:04d}_step_{position.step:06d}.npz"
     arrays = {
         f"{part}/{name}": keras.ops.convert_to_numpy(variable)
         for part in PARTS
         if part != "metrics" or position.step  # an epoch begins with empty metrics
-        for name, variable in _named(_variables(model, part)).items()
+        for name, variable in _variables(model, part).items()
     }
-    arrays["notes"] = np.array(json.dumps(notes))
-    arrays["versions"] = np.array(json.dumps(_versions()))
+    from keras_mixers import __version__
+
+    backend, version = describe_environment().backend.split(maxsplit=1)
+    versions = {"keras_mixers": __version__, "keras": keras.__version__, backend: version}
+    arrays |= {"notes": np.array(json.dumps(notes)), "versions": np.array(json.dumps(versions))}
     try:
         directory.mkdir(parents=True, exist_ok=True)
         replace_file(path, lambda file: np.savez(file, **arrays))
@@ -125,7 +112,7 @@ def write_checkpoint(directory: str | Path, model: keras.Model, position: Positi
 
 
 def last_checkpoint(directory: str | Path) -> Checkpoint | None:
-    """Returns the last whole checkpoint of a folder, None if there is none; warns of each that is damaged."""
+    """Returns the last whole checkpoint of a folder, None if there is none; warns of each damaged one."""
     for path in reversed(checkpoint_paths(Path(directory))):
         try:
             return _read(path)
@@ -142,7 +129,7 @@ def checkpoint_paths(directory: Path) -> list[Path]:
 
 
 def replace_file(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
-    """Calls `write` with a new file, which takes the place of `path` once it is whole and on the disk."""
+    """Calls `write` with a new file, which replaces `path` once it is whole and on the disk."""
     file = tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False)  # noqa: SIM115
     try:
         with file:
@@ -158,26 +145,22 @@ def replace_file(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
 
 
 def _read(path: Path) -> Checkpoint:
+    with np.load(path, allow_pickle=False) as file:
+        arrays = {key: file[key] for key in sorted(file.files)}
+    notes, versions = json.loads(str(arrays.pop("notes"))), json.loads(str(arrays.pop("versions", "{}")))
     values: dict[str, dict[str, np.ndarray]] = {part: {} for part in PARTS}
-    with np.load(path, allow_pickle=False) as arrays:
-        for key in sorted(arrays.files):
-            part, _, name = key.partition("/")
-            if part in values:
-                values[part][name] = arrays[key]
-        notes = json.loads(str(arrays["notes"]))
-        versions = json.loads(str(arrays["versions"])) if "versions" in arrays.files else {}
-    epoch, step = map(int, NAME.fullmatch(path.name).groups())
-    return Checkpoint(path, Position(epoch, step), values, notes, versions)
+    for key, array in arrays.items():
+        part, _, name = key.partition("/")
+        values[part][name] = array
+    return Checkpoint(path, Position(*map(int, NAME.fullmatch(path.name).groups())), values, notes, versions)
 
 
-def _variables(model: keras.Model, part: str) -> Sequence[keras.Variable]:
+def _variables(model: keras.Model, part: str) -> dict[str, keras.Variable]:
+    """Returns the variables of a part by their paths; where several have the same one, the later ones are numbered."""
     if part == "metrics":
-        return [variable for metric in model.metrics for variable in metric.variables]
-    return model.variables if part == "model" else model.optimizer.variables
-
-
-def _named(variables: Sequence[keras.Variable]) -> dict[str, keras.Variable]:
-    """Returns variables by their paths; where several have the same one, the later ones are numbered."""
+        variables = [variable for metric in model.metrics for variable in metric.variables]
+    else:
+        variables = model.variables if part == "model" else model.optimizer.variables
     named: dict[str, keras.Variable] = {}
     for variable in variables:
         name, count = variable.path, 2
@@ -185,14 +168,3 @@ def _named(variables: Sequence[keras.Variable]) -> dict[str, keras.Variable]:
             name, count = f"{variable.path}#{count}", count + 1
         named[name] = variable
     return named
-
-
-def _versions() -> dict[str, str]:
-    from keras_mixers import __version__
-
-    backend, version = describe_environment().backend.split(maxsplit=1)
-    return {"keras_mixers": __version__, "keras": keras.__version__, backend: version}
-
-
-def _in_words(versions: dict[str, str]) -> str:
-    return ", ".join(f"{name} {version}" for name, version in versions.items())

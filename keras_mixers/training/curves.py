@@ -25,12 +25,12 @@ def training_curves(
     """Draws accuracy, loss and learning rate against the epochs.
 
     Args:
-        history: one dictionary an epoch, as `keras_mixers.training.read_history` returns, or what `model.fit` returns.
+        history: one dictionary per epoch, as `keras_mixers.training.read_history` returns, or what `model.fit` returns.
         title: of the whole figure.
         save: a file to write the figure to.
 
     Returns:
-        A matplotlib figure, a panel for each of the three that the history has.
+        A matplotlib figure with a panel for each of the three that the history has.
 
     Raises:
         ValueError: if the history has no epochs, or none of these.
@@ -46,9 +46,7 @@ def training_curves(
         history = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
     shown = [name for name in PANELS if len(history) and name in history[0]]
     if not shown:
-        raise ValueError(
-            f"history must have a row for each epoch with {', '.join(PANELS)}, or some of these, got {history!r}."
-        )
+        raise ValueError(f"history must have a row for each epoch with some of {', '.join(PANELS)}, got {history!r}.")
     if find_spec("matplotlib") is None:
         raise ImportError('Figures need matplotlib: pip install "keras-mixers[visualize]"')
     from matplotlib.figure import Figure

@@ -1,8 +1,7 @@
 """The devices, and the processes, that train one network: each computes its part of every batch.
 
 Gradients are averaged and norms see the whole batch, so that a run does not depend on how many devices there are. Each
-backend has its own way, in `devices_on_jax.py`, `devices_on_tensorflow.py` and `devices_on_torch.py`: a `find_devices`
-and a `join_processes`, called by those below.
+backend has its own `find_devices` and `join_processes`, in `devices_on_BACKEND.py`; those below call them.
 """
 
 import contextlib
@@ -31,14 +30,14 @@ OWN_FAULTS = {"InvalidArgumentError", "NotFoundError", "ResourceExhaustedError"}
 
 @dataclass(frozen=True)
 class Devices:
-    """What a run is trained on: here one device of one process; backends that share runs do the rest.
+    """What a run is trained on: here one device of one process; backends that share runs override the rest.
 
     Attributes:
         share: the part of each batch that this process reads.
         local: number of devices of this process.
         scope: makes the context in which the network is made and trained.
         accumulates: whether gradients of several batches can be averaged for one step.
-        within_epochs: whether one process can read the running metrics, without the others.
+        within_epochs: whether one process can read the running metrics without the others.
     """
 
     share: DataShard = DataShard()
@@ -53,7 +52,7 @@ class Devices:
         return self.share.process == 0
 
     def distributed(self, batches: Any) -> Any:
-        """Returns the batches of this process as `model.fit` takes them here."""
+        """Returns the batches of this process as `model.fit` takes them on these devices."""
         return batches
 
     def repeated(self, batches: Any) -> tuple[Any, int | None]:
@@ -77,15 +76,13 @@ class Devices:
 
     @contextlib.contextmanager
     def naming_lost_processes(self) -> Iterator[None]:
-        """Turns the loss of another process into one clear error.
-
-        Raises:
-            ConnectionError: if another process has ended or cannot be reached.
-        """
+        """Raises one clear ConnectionError where a backend's error says that another process is lost."""
         try:
             yield
         except Exception as error:
-            if self.share.processes == 1 or not _tells_of_lost_process(error):
+            kind = type(error)
+            by_engine = kind.__module__.partition(".")[0] in ENGINES and kind.__name__ not in OWN_FAULTS
+            if self.share.processes == 1 or not (by_engine and LOST.search(str(error))):
                 raise
             raise ConnectionError(
                 f"Process {self.share.process} of {self.share.processes} lost another one, which has ended or cannot "
@@ -94,10 +91,7 @@ class Devices:
 
 
 def find_devices(count: int | None = None) -> Devices:
-    """Returns the devices that a run is trained on.
-
-    Args:
-        count: how many of this machine's accelerators (or CPU devices, where there are none); all by default.
+    """Returns `count` of this machine's accelerators, or of its CPU devices where it has none; all by default.
 
     Raises:
         ValueError: if there are fewer, or the backend trains on one only.
@@ -132,27 +126,16 @@ def join_processes(coordinator: str | None = None, processes: int | None = None,
     return _of_backend().join_processes(coordinator, processes, process)
 
 
-def check_count(count: int | None, available: int) -> int:
-    """Returns how many of the available devices to use: all where `count` is None."""
+def check_count(count: int | None, available: int, only_all: bool = False) -> int:
+    """Returns how many of a process's devices to use, all by default; several processes can only use all of them."""
     if count is None:
         return available
+    if only_all and count != available:
+        raise ValueError(f"devices must be all {available} of each process where there are several, got {count!r}.")
     if not isinstance(count, int) or not 1 <= count <= available:
         raise ValueError(f"devices must be a whole number from 1 to {available}, as many as there are, got {count!r}.")
     return count
 
 
-def check_count_of_many(count: int | None, local: int) -> None:
-    """Refuses a part of the devices of each process where there are several processes."""
-    if count not in (None, local):
-        raise ValueError(f"devices must be all {local} of each process where there are several, got devices={count}.")
-
-
 def _of_backend() -> ModuleType:
     return import_module(f"keras_mixers.training.devices_on_{backends.NAME}")
-
-
-def _tells_of_lost_process(error: Exception) -> bool:
-    """Whether an error of an engine says that it has lost another process."""
-    kind = type(error)
-    by_engine = kind.__module__.partition(".")[0] in ENGINES and kind.__name__ not in OWN_FAULTS
-    return by_engine and LOST.search(str(error)) is not None

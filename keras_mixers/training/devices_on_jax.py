@@ -14,13 +14,9 @@ import numpy as np
 from jax.experimental.multihost_utils import process_allgather
 
 from keras_mixers.data import DataShard
-from keras_mixers.training.devices import Devices, check_count, check_count_of_many
+from keras_mixers.training.devices import Devices, check_count
 
 HEARTBEAT_SECONDS, JOINING_SECONDS = 30, 120
-# Keras's names, those of `keras.distribution.initialize`.
-COORDINATOR, PROCESSES, PROCESS = (
-    f"KERAS_DISTRIBUTION_{name}" for name in ("JOB_ADDRESSES", "NUM_PROCESSES", "PROCESS_ID")
-)
 
 
 @dataclass(frozen=True)
@@ -35,11 +31,8 @@ def find_devices(count: int | None) -> Devices:
     """Returns the devices, as `devices.find_devices` explains."""
     process, processes, local = jax.process_index(), jax.process_count(), jax.local_device_count()
     names = keras.distribution.list_devices()
-    if processes == 1:
-        local = check_count(count, local)
-        names = names[:local]
-    else:
-        check_count_of_many(count, local)
+    local = check_count(count, local, only_all=processes > 1)
+    names = names[:local] if processes == 1 else names
     if len(names) == 1:
         return Devices()
     parallel = keras.distribution.DataParallel(devices=names, auto_shard_dataset=False)
@@ -48,23 +41,20 @@ def find_devices(count: int | None) -> Devices:
 
 def join_processes(coordinator: str | None = None, processes: int | None = None, process: int | None = None) -> int:
     """Joins the other processes, as `devices.join_processes` explains."""
-    coordinator = coordinator or os.environ.get(COORDINATOR, "").split(",")[0] or None
-    processes = os.environ.get(PROCESSES) if processes is None else processes
-    process = os.environ.get(PROCESS) if process is None else process
+    coordinator = coordinator or _environment("JOB_ADDRESSES", "").split(",")[0] or None
+    processes = _environment("NUM_PROCESSES") if processes is None else processes
+    process = _environment("PROCESS_ID") if process is None else process
     given = {"coordinator": coordinator, "processes": processes, "process": process}
     missing = [name for name, value in given.items() if value is None]
     if len(missing) == len(given):
         return 0
     if missing:
-        raise ValueError(
-            f"coordinator, processes and process must be given together, but {' and '.join(missing)} is not there."
-        )
-    try:
-        processes, process = int(processes), int(process)
-    except ValueError as error:
-        raise ValueError(
-            f"processes and process must be whole numbers, got processes={processes!r} and process={process!r}."
-        ) from error
+        together = "coordinator, processes and process must be given together"
+        raise ValueError(f"{together}, but {' and '.join(missing)} is not there.")
+    if not all(re.fullmatch(r"\d+", str(value)) for value in (processes, process)):
+        got = f"processes={processes!r} and process={process!r}"
+        raise ValueError(f"processes and process must be whole numbers, got {got}.")
+    processes, process = int(processes), int(process)
     if not 0 <= process < processes:
         raise ValueError(f"process must be in 0 to {processes - 1}, got process={process}.")
     if not re.fullmatch(r".+:\d+", coordinator) or int(coordinator.rpartition(":")[2]) >= 2**16:
@@ -75,16 +65,15 @@ def join_processes(coordinator: str | None = None, processes: int | None = None,
     elif processes > 1:
         print(f"Process 0 of {processes} waits for the others for {JOINING_SECONDS} s at most.", file=sys.stderr)
     try:
-        jax.distributed.initialize(
-            coordinator,
-            processes,
-            process,
-            heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
-            initialization_timeout=JOINING_SECONDS,
-        )
+        limits = {"heartbeat_timeout_seconds": HEARTBEAT_SECONDS, "initialization_timeout": JOINING_SECONDS}
+        jax.distributed.initialize(coordinator, processes, process, **limits)
     except Exception as error:
         raise ConnectionError(f"Process {process} of {processes} could not join at {coordinator!r}: {error}") from error
     return process
+
+
+def _environment(name: str, default: str | None = None) -> str | None:
+    return os.environ.get(f"KERAS_DISTRIBUTION_{name}", default)  # as `keras.distribution.initialize` names them
 
 
 def _await_coordinator(coordinator: str, who: str) -> None:

@@ -9,18 +9,18 @@ import keras
 import tensorflow as tf
 
 from keras_mixers.data import DataShard
-from keras_mixers.training.devices import Devices, check_count, check_count_of_many
+from keras_mixers.training.devices import Devices, check_count
 
 
 @dataclass(frozen=True)
 class TensorFlowDevices(Devices):
-    """Devices under one of TensorFlow's strategies: Keras cannot average gradients of several batches there."""
+    """Devices under one of TensorFlow's strategies, where Keras cannot average gradients of several batches."""
 
     accumulates: bool = False
     strategy: tf.distribute.Strategy | None = None
 
     def distributed(self, batches: Any) -> Any:
-        """Returns a batch for each device, of the batches of this process."""
+        """Returns the batches of this process, split into one for each device."""
 
         def parts(*batch):
             return tf.data.Dataset.from_tensor_slices(
@@ -41,9 +41,7 @@ class TensorFlowDevices(Devices):
         def as_vectors(step):  # Keras averages the logs of processes over an axis, so scalars need one
             return lambda data: {name: tf.reshape(value, (1,)) for name, value in step(data).items()}
 
-        image, label = (tf.zeros((1, *shape[1:])) for shape in (model.input_shape, model.output_shape))
-        model._symbolic_build(data_batch=(image, label))  # it would do so with a batch, which it cannot average
-        model._maybe_symbolic_build = lambda **_: None
+        model._maybe_symbolic_build = lambda **_: None  # it is built, and a batch cannot be averaged
         model.train_step, model.test_step = as_vectors(model.train_step), as_vectors(model.test_step)
 
     def gather(self, numbers: tuple[int, ...]) -> Any:
@@ -57,16 +55,10 @@ def find_devices(count: int | None) -> Devices:
         strategy = multi_worker_strategy()
         process, processes = task(strategy)
         devices = strategy.num_replicas_in_sync
-        local = devices // processes
-        check_count_of_many(count, local)
+        local = check_count(count, devices // processes, only_all=True)
+        share, alone = DataShard(process, processes, devices), processes == 1
         # A metric that one process reads is summed over all, which would wait for it.
-        return TensorFlowDevices(
-            DataShard(process, processes, devices),
-            local,
-            strategy.scope,
-            within_epochs=processes == 1,
-            strategy=strategy,
-        )
+        return TensorFlowDevices(share, local, strategy.scope, within_epochs=alone, strategy=strategy)
     names = [d.name for d in tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")]
     count = check_count(count, len(names))
     if count == 1:
@@ -103,11 +95,7 @@ def multi_worker_strategy() -> tf.distribute.Strategy:
 
 
 def task(strategy: tf.distribute.Strategy) -> tuple[int, int]:
-    """Returns the number of this process and how many there are, as TF_CONFIG says: a chief comes before the workers.
-
-    Args:
-        strategy: a `tf.distribute.MultiWorkerMirroredStrategy`.
-    """
+    """Returns the number of this process and how many there are, as TF_CONFIG says: a chief comes before workers."""
     resolver = strategy.cluster_resolver
     cluster = resolver.cluster_spec().as_dict()
     chiefs, workers = (len(cluster.get(kind, ())) for kind in ("chief", "worker"))

@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ try:
 except ImportError:  # Windows
     fcntl = None
 
-# What a run writes into its folder before its first checkpoint, and that.
+# What a run writes into its folder until its first checkpoint.
 RUN_FILES = ("recipe.json", "history.csv", "best.keras", "checkpoints", "tensorboard")
 # Fields of a recipe that may change on resume: they have no effect on the epochs to come.
 FREE_ON_RESUME = {"published", "source"}
@@ -27,97 +27,77 @@ FREE_ON_RESUME = {"published", "source"}
 UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.EACCES}
 
 
-class RunFolder:
-    """The folder of a run, as a context in which no other process trains there.
+@contextlib.contextmanager
+def reserved(directory: Path, recipe: Recipe, resume: bool) -> Iterator[Callable[[], None]]:
+    """Keeps the folder of a run for this process; gives a function that makes it and writes the recipe of a new run.
 
-    Nothing is written before `open`. A run that ends without a checkpoint leaves nothing behind.
-
-    Args:
-        path: the folder.
-        recipe: of the run.
-        resume: whether a run that the folder holds may continue.
+    Nothing is written before that. A run that ends without a checkpoint leaves nothing behind.
 
     Raises:
         ValueError: if the folder holds a run that may not continue with this recipe, or another process trains in it.
         OSError: if it cannot be written to.
     """
+    made = [folder for folder in (directory, *directory.parents) if not folder.exists()]
+    opened = False
 
-    def __init__(self, path: Path, recipe: Recipe, resume: bool) -> None:
-        self.path, self.recipe, self.resume = path, recipe, resume
-        self.stack = contextlib.ExitStack()
-        self.made: list[Path] = []
-        self.opened = False
-
-    def __enter__(self) -> "RunFolder":
-        with self.stack:
-            if self.path.exists():
-                self._enter_existing()
-            self.stack = self.stack.pop_all()
-        return self
-
-    def open(self) -> None:
-        """Makes the folder, and writes the recipe of a new run."""
-        if not self.path.exists():
-            self.made = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
-            with self._naming_unwritable():
-                self.path.mkdir(parents=True, exist_ok=True)
-            self._enter_existing()
-        self.opened = True
-        if not holds_run(self.path):
-            (self.path / "recipe.json").write_text(json.dumps(self.recipe.to_json(), indent=2) + "\n")
-
-    def __exit__(self, kind: type | None, *_: object) -> None:
-        with self.stack:
-            if kind is None or not self.opened or holds_run(self.path):
-                return
-            for path in (self.path / name for name in RUN_FILES):
-                if path.is_dir():
-                    shutil.rmtree(path, ignore_errors=True)
-                else:
-                    path.unlink(missing_ok=True)
-            with contextlib.suppress(OSError):  # something else is in it
-                for folder in self.made:
-                    folder.rmdir()
-
-    def _enter_existing(self) -> None:
-        with self._naming_unwritable(), tempfile.TemporaryFile(dir=self.path):
-            pass
-        self.stack.enter_context(locked(self.path))
-        check_run(self.path, self.recipe, self.resume)
-
-    @contextlib.contextmanager
-    def _naming_unwritable(self) -> Iterator[None]:
+    def enter() -> None:
         try:
-            yield
+            directory.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=directory):
+                pass
         except OSError as error:
             raise OSError(
-                f"output_dir={str(self.path)!r} cannot be written to: {error.strerror or error}; choose another folder."
+                f"output_dir={str(directory)!r} cannot be written to: {error.strerror or error}; choose another folder."
             ) from error
+        _lock(directory, stack)
+        _check_run(directory, recipe, resume)
+
+    def make() -> None:
+        nonlocal opened
+        if made:
+            enter()
+        opened = True
+        if not _holds_run(directory):
+            (directory / "recipe.json").write_text(json.dumps(recipe.to_json(), indent=2) + "\n")
+
+    with contextlib.ExitStack() as stack:
+        if not made:
+            enter()
+        try:
+            yield make
+        except BaseException:
+            if opened and not _holds_run(directory):
+                _empty(directory, made)
+            raise
 
 
-@contextlib.contextmanager
-def locked(directory: Path) -> Iterator[None]:
-    """Keeps a folder for this process, where the system has such locks; the lock ends with the process."""
+def _lock(directory: Path, stack: contextlib.ExitStack) -> None:
+    """Locks a folder until the stack closes or the process ends, where the system has such locks."""
     if fcntl is None:
-        yield
         return
     folder = os.open(directory, os.O_RDONLY)
+    stack.callback(os.close, folder)
     try:
-        try:
-            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ValueError(
-                f"Another process trains in output_dir={str(directory)!r}; wait until it has ended, or choose another "
-                "folder."
-            ) from error
-        except OSError:  # a file system without locks
-            pass
-        yield
-    finally:
-        os.close(folder)
+        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        refused = f"Another process trains in output_dir={str(directory)!r}; wait for it, or choose another folder."
+        raise ValueError(refused) from error
+    except OSError:  # a file system without locks
+        pass
 
 
-def holds_run(directory: Path) -> bool:
+def _empty(directory: Path, made: list[Path]) -> None:
+    for path in (directory / name for name in RUN_FILES if (directory / name).exists()):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink()
+    with contextlib.suppress(OSError):  # something else is in it
+        for folder in made:
+            folder.rmdir()
+
+
+def _holds_run(directory: Path) -> bool:
     """Whether a folder has something of a run that could be lost."""
     return (directory / "model.keras").exists() or any((directory / "checkpoints").glob("epoch_*.npz"))
 
@@ -127,42 +107,26 @@ def choose_precision(recipe: Recipe, directory: Path, resume: bool) -> Recipe:
     if recipe.precision != "auto":
         return recipe
     path = directory / "recipe.json"
-    resumed = resume and path.exists() and holds_run(directory)
+    resumed = resume and path.exists() and _holds_run(directory)
     return replace(recipe, precision=json.loads(path.read_text())["precision"] if resumed else fastest_precision())
 
 
-def check_run(directory: Path, recipe: Recipe, resume: bool) -> None:
-    """Refuses a folder with a run that may not continue."""
+def _check_run(directory: Path, recipe: Recipe, resume: bool) -> None:
     path = directory / "recipe.json"
-    if not (path.exists() and holds_run(directory)):
+    if not (path.exists() and _holds_run(directory)):
         return
     if not resume:
-        raise ValueError(
-            f"output_dir={str(directory)!r} holds a run already; resume it with resume=True (--resume), or choose "
-            "another folder."
-        )
+        advice = "resume it with resume=True (--resume), or choose another folder."
+        raise ValueError(f"output_dir={str(directory)!r} holds a run already; {advice}")
     before = Recipe.from_json(json.loads(path.read_text()))
-    changed = [
-        f"{field.name}={getattr(before, field.name)!r}"
-        for field in fields(Recipe)
-        if field.name not in FREE_ON_RESUME and getattr(before, field.name) != getattr(recipe, field.name)
-    ]
-    if changed:
-        raise ValueError(
-            f"The run in {str(directory)!r} began with {', '.join(changed)}; resume it with the same recipe, or "
-            "choose another folder."
-        )
+    names = [field.name for field in fields(Recipe) if field.name not in FREE_ON_RESUME]
+    changed = [name for name in names if getattr(before, name) != getattr(recipe, name)]
+    _refuse_changes(directory, [f"{name}={getattr(before, name)!r}" for name in changed], "recipe")
 
 
 def check_same_start(directory: Path, before: dict[str, Any] | None, start: dict[str, Any]) -> None:
-    """Refuses to resume with other images, another split, or other `weights` and `freeze` than a run began with.
-
-    Args:
-        directory: its folder.
-        before: what `describe_start` gave when it began; None for a run of an earlier version, which did not record it.
-        start: what it gives now.
-    """
-    if before is None:
+    """Refuses to resume with other images, another split, or other `weights` and `freeze` than a run began with."""
+    if before is None:  # an earlier version did not record it
         return
     changed = [f"{name}={before[name]!r}" for name in ("weights", "freeze") if before[name] != start[name]]
     if before["class_names"] != start["class_names"]:
@@ -176,20 +140,20 @@ def check_same_start(directory: Path, before: dict[str, Any] | None, start: dict
             for name in ("train_images", "test_images")
             if any(before[name].get(key) != start[name].get(key) for key in ("count", "files"))
         ]
-    if changed:
+    _refuse_changes(directory, changed, "images, weights and freeze")
+
+
+def _refuse_changes(directory: Path, before: list[str], same: str) -> None:
+    if before:
         raise ValueError(
-            f"The run in {str(directory)!r} began with {' and '.join(changed)}; resume it with the same, "
-            "or choose another folder."
+            f"The run in {str(directory)!r} began with {' and '.join(before)}; resume it with the same {same}, or "
+            "choose another folder."
         )
 
 
 @contextlib.contextmanager
 def naming_full_disk(directory: Path) -> Iterator[None]:
-    """Turns a failed write into one clear error.
-
-    Raises:
-        OSError: if the disk is full, or cannot be written to.
-    """
+    """Turns a failed write into one clear OSError."""
     try:
         yield
     except OSError as error:

@@ -1,10 +1,9 @@
-"""One row an epoch, on disk as soon as the epoch is over."""
+"""One row per epoch, on disk as soon as the epoch is over."""
 
 import csv
 import io
 import time
 from pathlib import Path
-from typing import Any
 
 import keras
 
@@ -12,14 +11,14 @@ from keras_mixers.training.checkpoints import replace_file
 
 
 class HistoryWriter(keras.callbacks.Callback):
-    """Writes a CSV with one row an epoch: epoch, loss and accuracy, learning rate and seconds.
+    """Writes a CSV with one row per epoch.
 
     The columns are `epoch` (from 1), `loss`, `accuracy`, `val_loss`, `val_accuracy`, `learning_rate` (of the epoch's
     last step) and `seconds` (training and validation).
 
     Args:
         path: the file to write; an earlier one is replaced.
-        first_epoch: number of epochs of an earlier file that are kept, for a run that is resumed.
+        first_epoch: how many epochs of an earlier file are kept, for a run that is resumed.
 
     Example:
         >>> import tempfile, keras, numpy as np
@@ -57,18 +56,14 @@ class HistoryWriter(keras.callbacks.Callback):
         self.start = time.perf_counter()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        row: dict[str, Any] = {**(logs or {}), "epoch": epoch + 1}
-        row["learning_rate"] = last_learning_rate(self.model.optimizer)
-        row["seconds"] = round(time.perf_counter() - self.start, 3)
+        seconds = round(time.perf_counter() - self.start, 3)
+        row = {"epoch": epoch + 1, "learning_rate": _last_learning_rate(self.model.optimizer), "seconds": seconds}
         with self.path.open("a", newline="") as file:
-            csv.DictWriter(file, self.COLUMNS, extrasaction="ignore").writerow(row)
+            csv.DictWriter(file, self.COLUMNS, extrasaction="ignore").writerow({**(logs or {}), **row})
 
 
 def read_history(path: str | Path) -> list[dict[str, float]]:
-    """Returns the rows of a history, each a dictionary of numbers.
-
-    Args:
-        path: a CSV that `HistoryWriter` wrote.
+    """Returns the rows of a CSV that `HistoryWriter` wrote, each a dictionary of numbers.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -84,11 +79,10 @@ def read_history(path: str | Path) -> list[dict[str, float]]:
         raise ValueError(f"{str(path)!r} is no history of a run: it must have a number for each epoch.") from error
 
 
-def last_learning_rate(optimizer: keras.optimizers.Optimizer) -> float:
-    """The learning rate of the step that `optimizer` took last."""
+def _last_learning_rate(optimizer: keras.optimizers.Optimizer) -> float:
     optimizer = getattr(optimizer, "inner_optimizer", optimizer)  # inside float16's loss scaling
     # Keras's public properties are already those of the next step, and count steps where the schedule counts batches.
-    schedule, batches = optimizer._learning_rate, optimizer._iterations  # noqa: SLF001
-    if isinstance(schedule, keras.optimizers.schedules.LearningRateSchedule):
-        return float(keras.ops.convert_to_numpy(schedule(keras.ops.convert_to_numpy(batches) - 1)))
-    return float(keras.ops.convert_to_numpy(optimizer.learning_rate))
+    schedule, batches = optimizer._learning_rate, optimizer._iterations
+    scheduled = isinstance(schedule, keras.optimizers.schedules.LearningRateSchedule)
+    rate = schedule(keras.ops.convert_to_numpy(batches) - 1) if scheduled else optimizer.learning_rate
+    return float(keras.ops.convert_to_numpy(rate))

@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 
 from keras_mixers.data import Images, eval_batches, load_tfds
-from keras_mixers.models import create_model
+from keras_mixers.models import ImageSpec, create_model
 from keras_mixers.optimizers import OPTIMIZERS, SCHEDULES
 from keras_mixers.training.checkpoints import Checkpoint, Position, last_checkpoint
 from keras_mixers.training.devices import Devices
 from keras_mixers.training.folder import check_same_start
 from keras_mixers.training.recipe import Recipe
-from keras_mixers.training.whitening import whiten_patches
 
 
 @dataclass(frozen=True)
@@ -24,15 +24,9 @@ class Prepared:
     """A run before its first batch.
 
     Attributes:
-        recipe: what is carried out.
-        devices: what it is trained on.
-        directory: the folder of the run.
-        train_images: images to train on.
-        test_images: images to evaluate.
-        batch_size: images that all devices together take at once.
+        batch_size: number of images that all devices together take at once.
         model: the network, compiled, with the values of the checkpoint if the run is resumed.
-        test: the test batches.
-        test_steps: what `model.fit` is told of their number.
+        test: the test batches, and in `test_steps` what `model.fit` is told of their number.
         checkpoint: where the run is resumed; None for a new one.
         notes: what its checkpoints keep beside variables: the best accuracy so far, and what the run began with.
     """
@@ -69,22 +63,24 @@ def prepare(
     freeze: int = 0,
     resume: bool = False,
 ) -> Prepared:
-    """Makes everything that `train` needs, as `fit` explains.
-
-    Args:
-        recipe: what is carried out.
-        devices: what it is trained on; to be called in their scope.
-        directory: the folder of the run.
-        images: to train on, and to test on.
-        weights: trained weights to start from, with a new head.
-        freeze: number of blocks whose weights stay as they are.
-        resume: whether a run in the folder is resumed.
-    """
+    """Makes everything that `train` needs, as `fit` explains; to be called in the scope of the devices."""
     train_images, test_images = images
     batch_size = shared_batch_size(recipe, devices)
-    checkpoint = find_checkpoint(directory, devices) if resume else None
-    start = describe_start(train_images, test_images, weights, freeze)
+    start = {
+        "class_names": list(train_images.class_names),
+        "train_images": {"count": train_images.count, **train_images.origin},
+        "test_images": {"count": test_images.count, **test_images.origin},
+        "weights": None if weights is None else str(weights),
+        "freeze": freeze,
+    }
     notes = {"best": None, "start": start}
+    checkpoint = last_checkpoint(directory / "checkpoints") if resume else None
+    if resume:
+        devices.check_agreement(
+            "checkpoints (epoch, step)",
+            (checkpoint.position.epoch, checkpoint.position.step) if checkpoint else (0, 0),
+            f"output_dir={str(directory)!r} must be one folder that all of them reach, and resume the same in all",
+        )
     if checkpoint is not None:
         check_same_start(directory, checkpoint.notes.get("start"), start)
         notes |= checkpoint.notes
@@ -93,7 +89,11 @@ def prepare(
     model = make_model(recipe, train_images.class_names, weights)
     if recipe.whitening:
         whiten_patches(model, train_images, recipe.pixels, recipe.seed)
-    freeze_blocks(model, freeze)
+    known = len(model.blocks)
+    if not isinstance(freeze, int) or not 0 <= freeze <= known:
+        raise ValueError(f"freeze must be a number of blocks from 0 to {known}, got freeze={freeze!r}.")
+    for layer in [model.embedding, *chain(*model.blocks[:freeze])] if freeze else ():
+        layer.trainable = False  # the statistics of their norms stay, too
     compile_model(model, recipe, math.ceil(train_images.count / batch_size))
     devices.prepare(model)
     if checkpoint is not None:
@@ -110,10 +110,8 @@ def shared_batch_size(recipe: Recipe, devices: Devices) -> int:
     batch_size = recipe.batch_size // recipe.accumulation
     if batch_size % devices.share.devices:
         accumulated = f" / accumulation={recipe.accumulation}" if recipe.accumulation > 1 else ""
-        raise ValueError(
-            f"The {devices.share.devices} devices must share a batch equally, got batch_size={recipe.batch_size}"
-            f"{accumulated}; choose a multiple, or fewer devices."
-        )
+        got = f"batch_size={recipe.batch_size}{accumulated}; choose a multiple, or fewer devices."
+        raise ValueError(f"The {devices.share.devices} devices must share a batch equally, got {got}")
     if recipe.accumulation > 1 and not devices.accumulates:
         raise ValueError(
             f"accumulation must be 1 on several TensorFlow devices, got accumulation={recipe.accumulation}: Keras "
@@ -132,31 +130,6 @@ def check_sizes(recipe: Recipe) -> None:
         )
 
 
-def find_checkpoint(directory: Path, devices: Devices) -> Checkpoint | None:
-    """Returns the last checkpoint of the run in a folder, if there is one."""
-    checkpoint = last_checkpoint(directory / "checkpoints")
-    position = checkpoint.position if checkpoint else Position()
-    devices.check_agreement(
-        "checkpoints (epoch, step)",
-        (position.epoch, position.step),
-        f"output_dir={str(directory)!r} must be one folder that all of them reach, and resume the same in all",
-    )
-    return checkpoint
-
-
-def describe_start(
-    train_images: Images, test_images: Images, weights: str | Path | None, freeze: int
-) -> dict[str, Any]:
-    """Returns what a run begins with beside its recipe, as JSON has it."""
-    return {
-        "class_names": list(train_images.class_names),
-        "train_images": {"count": train_images.count, **train_images.origin},
-        "test_images": {"count": test_images.count, **test_images.origin},
-        "weights": None if weights is None else str(weights),
-        "freeze": freeze,
-    }
-
-
 def load_images(
     recipe: Recipe,
     data_dir: str | Path | None,
@@ -165,51 +138,33 @@ def load_images(
     test_images: Images | None,
     verbose: bool,
 ) -> tuple[Images, Images]:
-    """Returns the images of a recipe, or those that were given in their place."""
+    """Returns the images of a recipe, or those given in their place."""
     if (train_images is None) != (test_images is None):
         raise ValueError("train_images and test_images must be given together, got only one of them.")
     if train_images is None:
         if recipe.dataset == "folder":
-            raise ValueError(
-                "The recipe is for images of your own: name their folder with --images, or in Python give train_images "
-                "and test_images."
-            )
+            advice = "name their folder with --images, or in Python give train_images and test_images"
+            raise ValueError(f"The recipe is for images of your own: {advice}.")
         train_images, test_images = (
             load_tfds(recipe.dataset, split, data_dir, download, limit, verbose)
             for split, limit in ((recipe.train_split, recipe.limit_train), (recipe.test_split, recipe.limit_test))
         )
     if train_images.class_names != test_images.class_names:
+        counts = f"{len(train_images.class_names)} and {len(test_images.class_names)} with other names"
         raise ValueError(
-            f"Training and test images must have the same classes, got {len(train_images.class_names)} and "
-            f"{len(test_images.class_names)} with other names; look at the folders of both."
+            f"Training and test images must have the same classes, got {counts}; look at the folders of both."
         )
     return train_images, test_images
 
 
 def make_model(recipe: Recipe, class_names: Sequence[str], weights: str | Path | None = None) -> keras.Model:
     """Makes the network of a recipe, which knows its classes and pixels; its head is new if it starts from weights."""
-    arguments = {**recipe.model_arguments, "num_classes": len(class_names)}
-    if weights is not None:
-        arguments |= {"weights": weights, "new_head": True}
+    start = {} if weights is None else {"weights": weights, "new_head": True}
     size = None if recipe.early_size else recipe.pixels.size
-    model = create_model(
-        recipe.model,
-        input_shape=(size, size, 3),
-        data_format="channels_last",
-        dtype=recipe.dtype_policy,
-        **arguments,
-    )
+    form = {"input_shape": (size, size, 3), "data_format": "channels_last", "dtype": recipe.dtype_policy}
+    model = create_model(recipe.model, **{**recipe.model_arguments, "num_classes": len(class_names)}, **start, **form)
     model.class_names, model.pixels = tuple(class_names), recipe.pixels
     return model
-
-
-def freeze_blocks(model: keras.Model, blocks: int) -> None:
-    """Keeps the weights of the embedding and of the first blocks as they are, their norms' statistics too."""
-    known = len(model.blocks)
-    if not isinstance(blocks, int) or not 0 <= blocks <= known:
-        raise ValueError(f"freeze must be a number of blocks from 0 to {known}, got freeze={blocks!r}.")
-    for layer in [model.embedding, *chain(*model.blocks[:blocks])] if blocks else ():
-        layer.trainable = False
 
 
 def compile_model(model: keras.Model, recipe: Recipe, batches_per_epoch: int) -> None:
@@ -227,5 +182,32 @@ def compile_model(model: keras.Model, recipe: Recipe, batches_per_epoch: int) ->
     if not recipe.decay_all:
         optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
     model.compile(optimizer, keras.losses.CategoricalCrossentropy(from_logits=True), weighted_metrics=["accuracy"])
-    if not model.optimizer.built:
-        model.optimizer.build(model.trainable_variables)
+    # Makes the variables of optimiser and metrics, which a checkpoint may restore; `fit` would do so with a batch.
+    model._symbolic_build(data_batch=(model.input, model.output))
+
+
+def whiten_patches(model: keras.Model, images: Images, pixels: ImageSpec, seed: int) -> None:
+    """Sets the patch embedding of a network so that its channels are uncorrelated on `images`, with variance 1.
+
+    With C = V diag(λ) Vᵀ the covariance of the patches, the kernel is R diag(1 / √(λ + ε)) Vᵀ, where the rows of R are
+    random directions.
+
+    Args:
+        model: a network whose embedding is named `patch_embed`.
+        images: those whose patches are whitened; the first 5,000 are looked at.
+        pixels: how they are cut and normalised.
+        seed: of the directions.
+    """
+    kernel, bias = model.get_layer("patch_embed").convolution.trainable_variables
+    size, _, channels, dim = kernel.shape
+    batch, _ = next(iter(eval_batches(images, 5_000, pixels)))
+    height, width = (length // size for length in batch.shape[1:3])
+    patches = np.reshape(batch[:, : height * size, : width * size], (-1, height, size, width, size, channels))
+    patches = patches.swapaxes(2, 3).reshape(-1, size * size * channels)
+    values, vectors = np.linalg.eigh(np.cov(patches, rowvar=False))
+    whitening = vectors / np.sqrt(values + 1e-3)  # (inputs, directions)
+    directions = np.random.default_rng(seed).normal(size=(whitening.shape[1], dim))
+    directions /= np.linalg.norm(directions, axis=0)
+    weights = whitening @ directions
+    kernel.assign(weights.reshape(kernel.shape))
+    bias.assign(-patches.mean(0) @ weights)

@@ -21,6 +21,8 @@ from keras_mixers.models.isotropic import NetworkOptions
 from keras_mixers.optimizers import OPTIMIZERS, SCHEDULES
 
 SET_BY_FIT = {"input_shape", "preprocessing", "data_format", "dtype"}
+WHOLE_NUMBERS = ("epochs", "batch_size", "accumulation", "limit_train", "limit_test", "early_size")
+POSITIVE_NUMBERS = ("learning_rate", "epsilon", "clip_norm")
 
 
 @dataclass(frozen=True)
@@ -32,10 +34,10 @@ class Recipe:
         dataset: TFDS name of any data set with images and labels, such as `"cifar10"`; `"folder"` for your own images.
         pixels: size and statistics of the images, and how evaluation crops them.
         augmentation: what happens to the images in training; labels are smoothed and mixed there too.
-        train_split: TFDS split that is trained on.
-        test_split: TFDS split that is evaluated after each epoch.
-        limit_train: number of images that are trained on, the first; None for all.
-        limit_test: number of images that are evaluated, the first; None for all.
+        train_split: TFDS split to train on.
+        test_split: TFDS split to evaluate after each epoch.
+        limit_train: train on the first n images only; None for all.
+        limit_test: likewise for the test images.
         model_arguments: arguments of the network that differ from the table's.
         epochs: number of epochs.
         batch_size: images of one step of the optimiser, on all devices together.
@@ -46,19 +48,19 @@ class Recipe:
         weight_decay: the optimiser's λ.
         decay_all: whether biases and norms decay too, as in the papers.
         epsilon: AdamW's ε.
-        clip_norm: largest norm of the whole gradient, None for any.
+        clip_norm: largest norm of the whole gradient; None for no limit.
         ema: momentum of a moving average of the weights, which is then what is evaluated and kept; None for none.
         whitening: whether the patch embedding starts as a whitening of the training images' patches.
         early_size: size of the images in pixels in the first half of the epochs, less than that of `pixels`; None for
             the same size throughout.
         precision: `"float32"`, or `"float16"` (with loss scaling) or `"bfloat16"` with weights in float32; `"auto"`
             becomes the fastest of them when a run begins, as `keras_mixers.environment.fastest_precision` says.
-        seed: what initial weights, order of the images and augmentation are drawn with.
+        seed: of the initial weights, the order of the images and the augmentation.
         published: top-1 accuracy in percent that a paper reports for this run.
         source: where it does.
 
     Raises:
-        ValueError: if a field is none of these.
+        ValueError: if a field has a value that is not allowed.
 
     Example:
         >>> from keras_mixers.training import get_recipe
@@ -96,15 +98,10 @@ class Recipe:
 
     def __post_init__(self) -> None:
         get_preset(self.model)
-        for name in ("epochs", "batch_size", "accumulation"):
-            check_positive_int(name, getattr(self, name))
-        for name in ("limit_train", "limit_test"):
-            if getattr(self, name) is not None:
-                check_positive_int(name, getattr(self, name))
-        for name in ("learning_rate", "epsilon"):
-            check_positive(name, getattr(self, name))
-        if self.clip_norm is not None:
-            check_positive("clip_norm", self.clip_norm)
+        for names, check in ((WHOLE_NUMBERS, check_positive_int), (POSITIVE_NUMBERS, check_positive)):
+            for name in names:
+                if getattr(self, name) is not None or getattr(Recipe, name) is not None:  # None where it is the default
+                    check(name, getattr(self, name))
         if not isinstance(self.weight_decay, int | float) or self.weight_decay < 0:
             raise ValueError(f"weight_decay must be a number of at least 0, got weight_decay={self.weight_decay!r}.")
         if self.ema is not None and not (isinstance(self.ema, float) and 0 < self.ema < 1):
@@ -114,23 +111,19 @@ class Recipe:
         check_choice("schedule", self.schedule, tuple(SCHEDULES))
         check_choice("optimizer", self.optimizer, tuple(OPTIMIZERS))
         check_choice("precision", self.precision, ("auto", *DTYPE_POLICIES))
-        known = _model_arguments(self.model)
+        of_builder = inspect.signature(get_preset(self.model).builder).parameters.values()
+        known = [each.name for each in of_builder if each.kind is not each.VAR_KEYWORD]
+        known = [name for name in [*known, *NetworkOptions.__annotations__] if name not in SET_BY_FIT]
         for name in self.model_arguments:
             if name not in known:
-                raise ValueError(
-                    f"{self.model!r} has no argument {name!r} that a recipe may set; "
-                    f"{did_you_mean(name, known, 'model_arguments.', 1)}"
-                )
-        if self.early_size is not None and check_positive_int("early_size", self.early_size) >= self.pixels.size:
-            raise ValueError(
-                f"early_size must be less than pixels.size, got early_size={self.early_size} and "
-                f"pixels.size={self.pixels.size}."
-            )
+                advice = did_you_mean(name, known, "model_arguments.", 1)
+                raise ValueError(f"{self.model!r} has no argument {name!r} that a recipe may set; {advice}")
+        if self.early_size is not None and self.early_size >= self.pixels.size:
+            got = f"early_size={self.early_size} and pixels.size={self.pixels.size}"
+            raise ValueError(f"early_size must be less than pixels.size, got {got}.")
         if self.batch_size % self.accumulation:
-            raise ValueError(
-                f"accumulation must divide batch_size, got accumulation={self.accumulation} and "
-                f"batch_size={self.batch_size}."
-            )
+            got = f"accumulation={self.accumulation} and batch_size={self.batch_size}"
+            raise ValueError(f"accumulation must divide batch_size, got {got}.")
 
     @property
     def dtype_policy(self) -> str:
@@ -143,11 +136,10 @@ class Recipe:
         Args:
             settings: new values by field; `augmentation.flip`, `pixels.size` and `model_arguments.dim` name parts of
                 fields. A `dataset` of the table `keras_mixers.data.DATASETS` brings its splits and statistics along,
-                which later settings may change. Values may be text, as on a command line: what Python would read as
-                a number, tuple, None or truth value is one.
+                which later settings may change. Text, as on a command line, is read as a Python literal if it is one.
 
         Raises:
-            ValueError: if there is no such field, with the nearest, or a value is not allowed.
+            ValueError: if there is no such field (the message names the nearest), or a value is not allowed.
         """
         recipe = self
         for name, value in settings.items():
@@ -165,17 +157,11 @@ class Recipe:
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "Recipe":
         """Returns the recipe that `to_json` gave."""
-        values = dict(values)
-        values["pixels"] = ImageSpec(**_with_tuples(values["pixels"]))
-        values["augmentation"] = Augmentation(**_with_tuples(values["augmentation"]))
-        return cls(**values)
-
-
-def _model_arguments(model: str) -> list[str]:
-    """Names the arguments of a network's builder that a recipe may set; `fit` sets the others."""
-    own = inspect.signature(get_preset(model).builder).parameters
-    names = [name for name, each in own.items() if each.kind is not each.VAR_KEYWORD]
-    return [name for name in [*names, *NetworkOptions.__annotations__] if name not in SET_BY_FIT]
+        parts = {}
+        for name, kind in (("pixels", ImageSpec), ("augmentation", Augmentation)):
+            items = values[name].items()
+            parts[name] = kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in items})
+        return cls(**{**values, **parts})
 
 
 def _read(value: Any) -> Any:
@@ -203,7 +189,3 @@ def _changed(part: Any, name: str, value: Any, whole_name: str) -> Any:
         parts = ", ".join(f"{first}.{field.name}" for field in fields(getattr(part, first)))
         raise ValueError(f"{first!r} of a recipe is set part by part, got {value!r}; its parts are {parts}.")
     return replace(part, **{first: value})
-
-
-def _with_tuples(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}

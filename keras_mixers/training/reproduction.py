@@ -13,10 +13,7 @@ from keras_mixers.training.run import fit
 
 
 def recipes_of(names: Sequence[str]) -> list[str]:
-    """Returns the recipes that names stand for: a recipe for itself, a data set for its published runs.
-
-    Raises:
-        ValueError: if a name is neither; the message names the nearest recipe.
+    """Returns the names of recipes that `names` stand for: a data set stands for its published runs.
 
     Example:
         >>> recipes_of(["food101", "cifar10_smoke"])[-2:]
@@ -24,13 +21,8 @@ def recipes_of(names: Sequence[str]) -> list[str]:
     """
     found = []
     for name in names:
-        row = find_dataset(name)
-        of_dataset = [
-            each for each, recipe in RECIPES.items() if row and recipe.dataset == row.tfds and recipe.published
-        ]
-        found += of_dataset or [name]
-    for name in found:
-        get_recipe(name)
+        tfds = getattr(find_dataset(name), "tfds", None)
+        found += [each for each, recipe in RECIPES.items() if recipe.dataset == tfds and recipe.published] or [name]
     return found
 
 
@@ -44,19 +36,18 @@ def reproduce(
 ) -> list[RunResult]:
     """Carries out recipes one after the other, and writes a row as soon as each is done.
 
-    A recipe whose row is there already, with the same changes and backend, is skipped; an interrupted one is resumed.
-    So the same call, again and again, ends with all rows. Of several processes, which share their files, the first one
-    writes.
+    A recipe with a row for the same changes and backend is skipped; an interrupted one is resumed, so the same call
+    can be repeated until all rows are there. Of several processes, which share their files, the first one writes.
 
     Args:
         names: recipes, or data sets such as `"cifar10"` for all of their published runs.
         results: the CSV; rows are added to it.
         output_dir: each run gets a folder in it.
-        changes: fields of the recipes that are to be other, as for `Recipe.change`.
+        changes: changed fields of the recipes, as for `Recipe.change`.
         **fit_arguments: further arguments of `fit`, such as `data_dir`.
 
     Returns:
-        The results of these names, those that were there among them.
+        The results of these names, old and new.
 
     Raises:
         ValueError: if a name or a change is not known, or `results` cannot be such a file, before anything is trained.
@@ -64,11 +55,11 @@ def reproduce(
     """
     changes = dict(changes or {})
     recipes = {name: get_recipe(name).change(changes) for name in recipes_of(names)}
-    written = ";".join(f"{name}={value}" for name, value in changes.items())
+    settings = [f"{name}={value}" for name, value in changes.items()]
+    written = ";".join(settings)
     if Path(results).is_dir() or not Path(results).parent.is_dir():
-        raise ValueError(
-            f"results must be a file in a folder that exists, got results={str(results)!r}; make its folder."
-        )
+        advice = "make its folder" if not Path(results).is_dir() else "name a file"
+        raise ValueError(f"results must be a file in a folder that exists, got results={str(results)!r}; {advice}.")
     machine = describe_environment()
     backend = machine.backend.split()[0]
     wanted = []
@@ -77,6 +68,8 @@ def reproduce(
         result = done.get((name, written, backend))
         if result is None:
             folder = run_folder(name, written, backend)
+            options = ["--set", *settings] if settings else []
+            command = shlex.join(["python", "-m", "keras_mixers", "reproduce", name, *options])
             run = fit(recipe, output_dir=Path(output_dir) / folder, resume=True, **fit_arguments)
             result = RunResult(
                 recipe=name,
@@ -90,7 +83,7 @@ def reproduce(
                 minutes=round(run.metrics["seconds"] / 60, 1),
                 backend=machine.backend,
                 machine=str(machine),
-                command=_command(name, changes, backend),
+                command=f"KERAS_BACKEND={backend} {command}",
             )
             if run.writes:
                 add_result(results, result)
@@ -101,9 +94,3 @@ def reproduce(
 def run_folder(recipe: str, changes: str, backend: str) -> str:
     """Returns the name of the folder in which `reproduce` keeps a run, with the changes as in `RunResult`."""
     return "_".join([recipe, backend, *filter(None, changes.split(";"))])
-
-
-def _command(name: str, changes: Mapping[str, Any], backend: str) -> str:
-    setting = ["--set", *(f"{field}={value}" for field, value in changes.items())] if changes else []
-    command = shlex.join(["python", "-m", "keras_mixers", "reproduce", name, *setting])
-    return f"KERAS_BACKEND={backend} {command}"

@@ -1,24 +1,20 @@
 """The rows that `reproduce` writes: what each run gave, in a CSV and as a table."""
 
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 
 @dataclass(frozen=True)
 class RunResult:
-    """What one run gave: a row of the CSV.
+    """What the run of a recipe gave: a row of the CSV.
 
     Attributes:
-        recipe: its name.
-        changes: fields of the recipe that were other, as `train --set` takes them.
-        model: the network.
-        parameters: its trainable parameters.
-        epochs: number of epochs.
-        seed: the recipe's.
+        changes: fields of the recipe that were changed, as `train --set` takes them.
+        parameters: trainable parameters of the network.
         top1: accuracy on the test images after the last epoch, in percent.
-        published: what a paper reports for it, in percent; empty where there is nothing.
+        published: what a paper reports for it, in percent; None where there is nothing.
         minutes: how long the training took, with the evaluation after each epoch.
         backend: Keras's backend with its version.
         machine: hardware and versions.
@@ -39,8 +35,11 @@ class RunResult:
     command: str
 
 
+WHOLE, DECIMAL = ("parameters", "epochs", "seed"), ("top1", "minutes")
+
+
 def read_results(path: str | Path) -> list[RunResult]:
-    """Returns the rows of a CSV; none of one that is not there.
+    """Returns the rows of a CSV; none if it does not exist.
 
     Raises:
         ValueError: if its columns are others, or a row is damaged.
@@ -53,21 +52,18 @@ def read_results(path: str | Path) -> list[RunResult]:
         reader = csv.DictReader(file)
         if reader.fieldnames != columns:
             raise ValueError(f"{str(path)!r} holds no results: its columns are {reader.fieldnames}, not {columns}.")
-        return [_result(path, row) for row in reader]
-
-
-def _result(path: Path, row: Mapping[str, str]) -> RunResult:
-    try:
-        numbers = {name: int(row[name]) for name in ("parameters", "epochs", "seed")}
-        numbers |= {name: float(row[name]) for name in ("top1", "minutes")}
-        published = float(row["published"]) if row["published"] else None
-        return RunResult(**{**row, **numbers, "published": published})
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{str(path)!r} has a row that is damaged or cut short: {row}; remove it.") from error
+        results = []
+        for row in reader:
+            try:
+                row |= {name: int(row[name]) for name in WHOLE} | {name: float(row[name]) for name in DECIMAL}
+                results.append(RunResult(**row | {"published": float(row["published"]) if row["published"] else None}))
+            except (TypeError, ValueError) as error:
+                raise ValueError(f"{str(path)!r} has a row that is damaged or cut short: {row}; remove it.") from error
+        return results
 
 
 def add_result(path: str | Path, result: RunResult) -> None:
-    """Adds a row to a CSV, which it makes if it is not there.
+    """Adds a row to a CSV, which is made if it does not exist.
 
     Raises:
         OSError: if the file cannot be written.
@@ -99,10 +95,7 @@ def markdown(results: Sequence[RunResult]) -> str:
     ]
     for result in results:
         name = f"`{result.recipe}`" + (f" with {result.changes.replace(';', ', ')}" if result.changes else "")
-        hardware = result.machine.split(";")[0]
         published = "" if result.published is None else f"{result.published:.2f}"
-        lines.append(
-            f"| {name} | {result.parameters:,} | {result.epochs} | {result.top1:.2f} | {published} | "
-            f"{result.minutes:.1f} | {result.backend}, {hardware} |"
-        )
+        figures = f"{result.parameters:,} | {result.epochs} | {result.top1:.2f} | {published} | {result.minutes:.1f}"
+        lines.append(f"| {name} | {figures} | {result.backend}, {result.machine.split(';')[0]} |")
     return "\n".join(lines)

@@ -17,18 +17,14 @@ def test_refusals(refused, trained, photos, tmp_path):
     model, image = trained / "model.keras", photos / "red" / "002.png"
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "mine.txt").touch()
-    assert refused("visualize", model, "--image", "no.png", "--out", tmp_path / "page") == (
-        "There is no image at 'no.png'."
-    )
-    assert "must be new or empty" in refused("visualize", model, "--image", image, "--out", tmp_path / "full")
-    assert refused("visualize", tmp_path / "no.keras", "--image", image, "--out", tmp_path / "page").startswith(
-        "There is no network at"
-    )
-    sentence = refused("visualize", model, "--image", image, "--out", tmp_path / "page", "--history", "no.csv")
-    assert sentence == "There is no history at 'no.csv'; train writes history.csv."
     (tmp_path / "other.csv").write_text("name,size\na,b\n")
-    sentence = refused(
-        "visualize", model, "--image", image, "--out", tmp_path / "page", "--history", tmp_path / "other.csv"
-    )
-    assert sentence.endswith("other.csv' is no history of a run: it must have a number for each epoch.")
+    for network, picture, folder, history, sentence in (
+        (model, "no.png", "page", (), "There is no image at 'no.png'."),
+        (model, image, "full", (), "must be new or empty"),
+        (tmp_path / "no.keras", image, "page", (), "There is no network at"),
+        (model, image, "page", ("--history", "no.csv"), "There is no history at 'no.csv'; train writes history.csv."),
+        (model, image, "page", ("--history", tmp_path / "other.csv"),
+         "other.csv' is no history of a run: it must have a number for each epoch."),
+    ):  # fmt: skip
+        assert sentence in refused("visualize", network, "--image", picture, "--out", tmp_path / folder, *history)
     assert not (tmp_path / "page").exists()

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import keras_mixers
-from keras_mixers.training import Muon
+from keras_mixers.training import AdamW, Muon
 
 OLD = tuple(map(int, keras.__version__.split(".")[:2])) < (3, 13)
 needs_muon = pytest.mark.skipif(OLD, reason=f"Keras {keras.__version__} has no Muon for all of a model's weights")
@@ -92,12 +92,12 @@ def test_survives_a_config_and_a_keras_file(tmp_path, rng):
         np.testing.assert_allclose(here, there, rtol=1e-4, atol=1e-5)
 
 
-@needs_muon
 @pytest.mark.backend_independent
+@pytest.mark.parametrize("kind", [AdamW, pytest.param(Muon, marks=needs_muon)])
 @pytest.mark.parametrize("epsilon", [0, -1e-8, "small"])
-def test_refuses_an_epsilon_that_is_not_positive(epsilon):
+def test_both_optimisers_refuse_an_epsilon_that_is_not_positive(kind, epsilon):
     with pytest.raises(ValueError, match="epsilon must be a positive number, got epsilon="):
-        Muon(epsilon=epsilon)
+        kind(epsilon=epsilon)
 
 
 @pytest.mark.backend_independent

@@ -15,7 +15,7 @@ from types import SimpleNamespace
 import keras
 import pytest
 from shared_run import train_case
-from small_run import RECIPE
+from small_run import RECIPE, BreakOff, assert_same_curve
 
 from keras_mixers.data import DataShard
 from keras_mixers.training import fit, join_processes, reproduction
@@ -50,16 +50,12 @@ def start(directory, case, processes=1, **more):
         if processes == 1:
             others = {}
         elif BACKEND == "tensorflow":
+            task = {"type": "worker" if i else "chief", "index": max(i - 1, 0)}
             cluster = {"chief": addresses[:1], "worker": addresses[1:]}
-            kind = "worker" if i else "chief"
-            config = {"cluster": cluster, "task": {"type": kind, "index": max(i - 1, 0)}}
-            others = {"TF_CONFIG": json.dumps(config)}
+            others = {"TF_CONFIG": json.dumps({"cluster": cluster, "task": task})}
         else:
-            others = {
-                "KERAS_DISTRIBUTION_JOB_ADDRESSES": addresses[0],
-                "KERAS_DISTRIBUTION_NUM_PROCESSES": str(processes),
-                "KERAS_DISTRIBUTION_PROCESS_ID": str(i),
-            }
+            others = {"JOB_ADDRESSES": addresses[0], "NUM_PROCESSES": str(processes), "PROCESS_ID": str(i)}
+            others = {f"KERAS_DISTRIBUTION_{name}": value for name, value in others.items()}
         command = [sys.executable, str(TESTS / "training" / "shared_run.py"), str(directory), case]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
         started.append(subprocess.Popen(command, env=environment(**others, **more), **pipes))
@@ -75,12 +71,15 @@ def outputs(processes, seconds=200):
             process.kill()
 
 
+def last_lines(processes):
+    """Waits for processes that succeed; returns the last line of each."""
+    printed = outputs(processes)
+    assert not any(process.returncode for process in processes), "\n".join(printed)
+    return [output.splitlines()[-1] for output in printed]
+
+
 def assert_same_history(directory, expected, tolerance=1e-4):
-    history = read_history(directory / "history.csv")
-    assert len(history) == len(expected)
-    for row, other in zip(history, expected, strict=True):
-        for name in ("epoch", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate"):
-            assert row[name] == pytest.approx(other[name], rel=tolerance, abs=tolerance), (name, row["epoch"])
+    assert_same_curve(SimpleNamespace(history=read_history(directory / "history.csv")), expected, tolerance=tolerance)
 
 
 @pytest.fixture(scope="module")
@@ -92,11 +91,9 @@ def alone(tmp_path_factory):
 @pytest.mark.parametrize("case", ["everything"] if BACKEND == "jax" else ["everything", "float16"])
 def test_two_devices_train_as_one(case, tmp_path):
     expected = train_case(tmp_path / "one", case)
-    (process,) = start(tmp_path / "two", case, SHARED_RUN_DEVICES="2")
-    (output,) = outputs([process])
-    assert process.returncode == 0, output
-    assert output.splitlines()[-1].endswith("devices 2")
-    assert_same_history(tmp_path / "two", expected.history, 1e-4 if case != "float16" else 1e-2)
+    (line,) = last_lines(start(tmp_path / "two", case, SHARED_RUN_DEVICES="2"))
+    assert line.endswith("devices 2")
+    assert_same_history(tmp_path / "two", expected, 1e-4 if case != "float16" else 1e-2)
     metrics = json.loads((tmp_path / "two" / "metrics.json").read_text())
     assert metrics["top1"] == pytest.approx(expected.metrics["top1"], abs=1e-6)
 
@@ -104,13 +101,10 @@ def test_two_devices_train_as_one(case, tmp_path):
 @shares
 @pytest.mark.parametrize("devices", ["2"] if BACKEND == "jax" else ["1"])  # a TensorFlow process has one CPU
 def test_two_processes_train_as_one_and_the_first_writes(devices, alone, tmp_path):
-    processes = start(tmp_path / "run", "plain", processes=2, SHARED_RUN_DEVICES=devices)
-    printed = outputs(processes)
-    assert [process.returncode for process in processes] == [0, 0], "\n".join(printed)
-    accuracies = {output.splitlines()[-1] for output in printed}
-    assert len(accuracies) == 1
-    assert accuracies.pop().endswith(f"devices {2 * int(devices)}")
-    assert_same_history(tmp_path / "run", alone.history)
+    first, second = last_lines(start(tmp_path / "run", "plain", processes=2, SHARED_RUN_DEVICES=devices))
+    assert first == second
+    assert first.endswith(f"devices {2 * int(devices)}")
+    assert_same_history(tmp_path / "run", alone)
 
 
 @shares
@@ -148,17 +142,10 @@ def test_only_what_an_engine_says_of_its_peers_is_a_lost_process():
 
 @shares
 def test_a_run_of_one_is_resumed_by_two(alone, tmp_path):
-    class Break(keras.callbacks.Callback):
-        def on_epoch_end(self, epoch, logs=None):
-            if epoch == 1:
-                raise KeyboardInterrupt
-
     with pytest.raises(KeyboardInterrupt):
-        train_case(tmp_path / "run", "plain", callbacks=[Break()])
-    processes = start(tmp_path / "run", "plain", processes=2, SHARED_RUN_RESUME="1")
-    printed = outputs(processes)
-    assert [process.returncode for process in processes] == [0, 0], "\n".join(printed)
-    assert_same_history(tmp_path / "run", alone.history)
+        train_case(tmp_path / "run", "plain", callbacks=[BreakOff(2, 0)])
+    last_lines(start(tmp_path / "run", "plain", processes=2, SHARED_RUN_RESUME="1"))
+    assert_same_history(tmp_path / "run", alone)
 
 
 @pytest.mark.parametrize(("process", "rows"), [(0, 1), (1, 0)])
@@ -193,12 +180,13 @@ def test_refuses_devices_that_are_not_there(tmp_path):
 
 def test_refuses_what_devices_cannot_share():
     two = Devices(DataShard(devices=2), local=2)
-    with pytest.raises(ValueError, match=r"2 devices must share a batch equally, got batch_size=33; choose a multiple"):
-        shared_batch_size(replace(RECIPE, batch_size=33), two)
-    with pytest.raises(ValueError, match=r"got batch_size=6 / accumulation=2; choose a multiple, or fewer devices"):
-        shared_batch_size(replace(RECIPE, batch_size=6, accumulation=2), two)
-    with pytest.raises(ValueError, match=r"accumulation must be 1 on several TensorFlow devices, got accumulation=2"):
-        shared_batch_size(replace(RECIPE, accumulation=2), replace(two, accumulates=False))
+    for changes, devices, message in (
+        ({"batch_size": 33}, two, r"2 devices must share a batch equally, got batch_size=33; choose a multiple"),
+        ({"batch_size": 6, "accumulation": 2}, two, r"got batch_size=6 / accumulation=2; choose a multiple, or fewer"),
+        ({"accumulation": 2}, replace(two, accumulates=False), r"accumulation must be 1 on several .* accumulation=2"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            shared_batch_size(replace(RECIPE, **changes), devices)
 
 
 @pytest.mark.skipif(BACKEND != "jax", reason="TensorFlow reads TF_CONFIG")

@@ -1,18 +1,18 @@
 """What a short recipe may have beside the papers': patches that are whitened, small images first, Muon."""
 
-import contextlib
 from dataclasses import replace
 
 import keras
 import numpy as np
+import pytest
 import tensorflow as tf
-from small_run import RECIPE, assert_same_curve, train
+from small_run import RECIPE, BreakOff, assert_same_curve, train
 
 import keras_mixers
 from keras_mixers.data import Images
 from keras_mixers.models import ImageSpec
-from keras_mixers.training import loop
-from keras_mixers.training.whitening import whiten_patches
+from keras_mixers.training import run
+from keras_mixers.training.prepare import whiten_patches
 
 
 def test_whitened_patches_have_channels_of_mean_0_and_variance_1(rng):
@@ -37,25 +37,20 @@ def test_whitened_patches_have_channels_of_mean_0_and_variance_1(rng):
 
 def test_small_images_come_first_and_a_resumed_run_has_the_same_curve(tmp_path, monkeypatch):
     seen = []
-    batches = loop.train_batches
+    batches = run.train_batches
 
     def spy(source, batch_size, spec, *, epochs, **arguments):
         seen.append((epochs, spec.size))
         return batches(source, batch_size, spec, epochs=epochs, **arguments)
 
-    monkeypatch.setattr(loop, "train_batches", spy)
+    monkeypatch.setattr(run, "train_batches", spy)
     recipe = replace(RECIPE, early_size=6)
     whole = train(tmp_path / "whole", recipe)
     assert seen == [(range(2), 6), (range(2, 4), 8)]
     assert whole.model.input_shape == (None, None, None, 3)
 
-    class Stop(keras.callbacks.Callback):
-        def on_epoch_begin(self, epoch, logs=None):
-            if epoch == 1:
-                raise KeyboardInterrupt
-
-    with contextlib.suppress(KeyboardInterrupt, SystemExit):
-        train(tmp_path / "broken", recipe, callbacks=[Stop()])
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "broken", recipe, callbacks=[BreakOff(1, 0)])
     seen.clear()
     assert_same_curve(train(tmp_path / "broken", recipe, resume=True), whole)
     assert seen == [(range(1, 2), 6), (range(2, 4), 8)]

@@ -10,25 +10,26 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 from keras.src.callbacks.callback_list import CallbackList
-from small_run import CLASSES, RECIPE, assert_same_curve, images, train
+from small_run import CLASSES, RECIPE, BreakOff, assert_same_curve, assert_same_weights, images, train
 
 from keras_mixers import environment
 from keras_mixers.backends import assume_device
 from keras_mixers.data import Augmentation, Images
 from keras_mixers.inference import load_trained
 from keras_mixers.training import Recipe, fit, folder, get_recipe
-from keras_mixers.training.callbacks import CHECK_EVERY
+from keras_mixers.training.callbacks import CHECK_EVERY, Progress
 from keras_mixers.training.checkpoints import Position, last_checkpoint
+from keras_mixers.training.devices import Devices
 from keras_mixers.training.history import read_history
 from keras_mixers.training.prepare import compile_model, make_model
-from keras_mixers.training.progress import Progress
-from keras_mixers.training.report import read_metrics
+from keras_mixers.training.run import read_metrics
 
 ROOT = Path(__file__).parents[2]
 
@@ -38,21 +39,12 @@ def unbroken(tmp_path_factory):
     return train(tmp_path_factory.mktemp("unbroken") / "run")
 
 
-class BreakOff(keras.callbacks.Callback):
-    """Raises in the given epoch, before the given batch."""
+class Spoil(BreakOff):
+    """Makes a weight no number there."""
 
-    def __init__(self, epoch, batch, action=None):
-        super().__init__()
-        self.place, self.action = (epoch, batch), action
-
-    def on_epoch_begin(self, epoch, logs=None):
-        self.epoch = epoch
-
-    def on_train_batch_begin(self, batch, logs=None):
-        if (self.epoch, batch) == self.place:
-            if self.action is None:
-                raise KeyboardInterrupt
-            self.action()
+    def act(self):
+        weight = self.model.trainable_variables[0]
+        weight.assign(np.full(weight.shape, np.nan, "float32"))
 
 
 def test_learns_and_leaves_everything_in_one_folder(unbroken):
@@ -70,8 +62,7 @@ def test_learns_and_leaves_everything_in_one_folder(unbroken):
     assert read_metrics(old).items() <= read_metrics(unbroken.directory / "metrics.json").items()
     model = load_trained(unbroken.directory / "model.keras")
     assert (model.class_names, model.pixels) == (CLASSES, RECIPE.pixels)
-    for weight, expected in zip(model.get_weights(), unbroken.model.get_weights(), strict=True):
-        np.testing.assert_array_equal(weight, expected)
+    assert_same_weights(model, unbroken.model, rtol=0, atol=0)
 
 
 def test_the_best_network_is_that_of_the_best_epoch(unbroken):
@@ -93,8 +84,7 @@ def test_a_run_broken_off_in_an_epoch_ends_as_an_unbroken_one(unbroken, tmp_path
         train(tmp_path / "run", callbacks=[BreakOff(3, 2)])
     resumed = train(tmp_path / "run", resume=True)
     assert_same_curve(resumed, unbroken)
-    for weight, expected in zip(resumed.model.get_weights(), unbroken.model.get_weights(), strict=True):
-        np.testing.assert_allclose(weight, expected, rtol=1e-4, atol=1e-5)
+    assert_same_weights(resumed.model, unbroken.model)
 
 
 @pytest.mark.parametrize(
@@ -114,15 +104,13 @@ def test_a_run_resumes_from_a_checkpoint_within_an_epoch(changes, unbroken, tmp_
     resumed = train(tmp_path / "run", recipe, resume=True, callbacks=[counting])
     assert len(seen) == recipe.epochs * -(-40 * recipe.accumulation // 16) - 2
     assert_same_curve(resumed, expected)
-    for weight, other in zip(resumed.model.get_weights(), expected.model.get_weights(), strict=True):
-        np.testing.assert_allclose(weight, other, rtol=1e-4, atol=1e-5)
+    assert_same_weights(resumed.model, expected.model)
 
 
 def test_a_killed_process_is_resumed(unbroken, tmp_path):
     code = (
-        "import os, signal; from pathlib import Path; from small_run import train; from test_run import BreakOff; "
-        f"train(Path({str(tmp_path / 'run')!r}), "
-        "callbacks=[BreakOff(2, 1, lambda: os.kill(os.getpid(), signal.SIGKILL))])"
+        "import signal; from pathlib import Path; from small_run import BreakOff, train; "
+        f"train(Path({str(tmp_path / 'run')!r}), callbacks=[BreakOff(2, 1, signal.SIGKILL)])"
     )
     path = os.pathsep.join([str(ROOT), str(Path(__file__).parent)])
     killed = subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": path}, capture_output=True)
@@ -132,46 +120,30 @@ def test_a_killed_process_is_resumed(unbroken, tmp_path):
 
 
 @pytest.mark.backend_independent
-def test_sigterm_writes_a_checkpoint_and_says_so(unbroken, tmp_path):
-    before = signal.getsignal(signal.SIGTERM)
-    stop = BreakOff(1, 1, lambda: os.kill(os.getpid(), signal.SIGTERM))
-    with pytest.raises(
-        SystemExit, match=r"Stopped in epoch 2 after 2 batches; --resume continues from .*0001_step_0000"
-    ):
-        train(tmp_path / "run", callbacks=[stop])
-    assert signal.getsignal(signal.SIGTERM) is before
-    assert_same_curve(train(tmp_path / "run", resume=True), unbroken)
-
-
-@pytest.mark.backend_independent
-def test_ctrl_c_writes_a_checkpoint_and_says_so(unbroken, tmp_path, capsys):
-    before = signal.getsignal(signal.SIGINT)
-    with pytest.raises(SystemExit, match=r"Stopped in epoch 2 after 2 batches; --resume continues from") as stopped:
-        train(tmp_path / "run", callbacks=[BreakOff(1, 1, lambda: os.kill(os.getpid(), signal.SIGINT))])
-    assert stopped.value.code == 130
-    assert capsys.readouterr().err == f"\n{stopped.value}\n"
-    assert signal.getsignal(signal.SIGINT) is before
+@pytest.mark.parametrize("asked", [signal.SIGTERM, signal.SIGINT])
+def test_sigterm_and_ctrl_c_write_a_checkpoint_and_say_so(asked, unbroken, tmp_path, capsys):
+    before = signal.getsignal(asked)
+    told = r"Stopped in epoch 2 after 2 batches; --resume continues from .*0001_step_0000"
+    with pytest.raises(SystemExit, match=told) as stopped:
+        train(tmp_path / "run", callbacks=[BreakOff(1, 1, asked)])
+    if asked == signal.SIGINT:
+        assert stopped.value.code == 130
+        assert capsys.readouterr().err == f"\n{stopped.value}\n"
+    assert signal.getsignal(asked) is before
     assert_same_curve(train(tmp_path / "run", resume=True), unbroken)
 
 
 @pytest.mark.backend_independent
 def test_a_second_ctrl_c_ends_at_once(tmp_path):
-    def twice():
-        os.kill(os.getpid(), signal.SIGINT)
-        os.kill(os.getpid(), signal.SIGINT)
-
     with pytest.raises(KeyboardInterrupt):
-        train(tmp_path / "run", callbacks=[BreakOff(1, 1, twice)])
+        train(tmp_path / "run", callbacks=[BreakOff(1, 1, signal.SIGINT, signal.SIGINT)])
 
 
 @pytest.mark.backend_independent
 def test_asked_to_stop_at_the_end_of_an_epoch(tmp_path):
-    class Ask(keras.callbacks.Callback):
-        def on_test_end(self, logs=None):
-            os.kill(os.getpid(), signal.SIGTERM)
-
+    ask = keras.callbacks.LambdaCallback(on_test_end=lambda logs: os.kill(os.getpid(), signal.SIGTERM))
     with pytest.raises(SystemExit, match=r"Stopped after epoch 1; --resume continues from '.*epoch_0001_step_000000"):
-        train(tmp_path / "run", callbacks=[Ask()])
+        train(tmp_path / "run", callbacks=[ask])
 
 
 def spoilt_images(count=40, **_):
@@ -236,18 +208,10 @@ def test_two_runs_at_once_in_a_folder_are_refused(tmp_path):
 def test_resumes_only_with_what_it_began_with(tmp_path):
     recipe = replace(RECIPE, epochs=1)
     run = train(tmp_path / "run", recipe)
-    assert run.metrics["start"] == {
-        "class_names": list(CLASSES),
-        "train_images": {"count": 40},
-        "test_images": {"count": 20},
-        "weights": None,
-        "freeze": 0,
-    }
+    counts = {"train_images": {"count": 40}, "test_images": {"count": 20}}
+    assert run.metrics["start"] == {"class_names": list(CLASSES), **counts, "weights": None, "freeze": 0}
     for arguments, told in (
-        (
-            {"train_images": images(39)},
-            r"began with other train_images \(40 where there are 39\); resume it with",
-        ),
+        ({"train_images": images(39)}, r"began with other train_images \(40 where there are 39\); resume it with"),
         ({"test_images": images(19)}, r"other test_images \(20 where there are 19\)"),
         ({"freeze": 1}, "began with freeze=0; "),
         ({"weights": run.directory / "model.keras"}, "began with weights=None; "),
@@ -278,19 +242,23 @@ def test_tells_what_it_trains_and_where_it_is(tmp_path, capsys):
 
 
 @pytest.mark.backend_independent
-def test_the_time_left_is_that_of_the_whole_run():
-    """Six of twelve batches were done before, and two more have taken ten seconds."""
+@pytest.mark.parametrize(("seconds", "left"), [(10, "0:20"), (1861.5, "1:02:03")])
+def test_the_time_left_is_that_of_the_whole_run(seconds, left):
+    """Six of twelve batches were done before, two more have taken so many seconds, and four are to come."""
     shown = io.StringIO()
-    progress = Progress(images=40, batches=4, epochs=3, start=Position(1, 2), stream=shown)
+    recipe, data = replace(RECIPE, epochs=3), {"train_images": images(40), "test_images": images(20)}
+    where = {"devices": Devices(), "directory": "runs", "position": Position(1, 2), "batches_per_epoch": 4}
+    progress = Progress(SimpleNamespace(recipe=recipe, **data, **where), stream=shown)
     progress.set_params({"epochs": 2, "steps": 2})
     progress.on_train_begin()
     progress.on_epoch_begin(1)
-    progress.start -= 10
+    progress.start -= seconds
     progress.on_train_batch_begin(0)
     progress.on_train_batch_begin(1)
     progress.on_epoch_end(1, {})
-    assert shown.getvalue().startswith("epoch 2/3  ")
-    assert shown.getvalue().endswith("0:20 left\n")  # four batches at five seconds
+    _, line = shown.getvalue().splitlines()
+    assert line.startswith("epoch 2/3  ")
+    assert line.endswith(f" {left} left")
 
 
 @pytest.mark.backend_independent
@@ -303,32 +271,20 @@ def test_a_finished_run_is_only_evaluated_again(unbroken, tmp_path):
 
 
 def test_a_loss_that_is_not_a_number_stops_the_run_and_spoils_nothing(tmp_path):
-    class Spoil(keras.callbacks.Callback):
-        def on_epoch_begin(self, epoch, logs=None):
-            if epoch == 1:
-                weight = self.model.trainable_variables[0]
-                weight.assign(np.full(weight.shape, np.nan, "float32"))
-
     message = r"The loss became nan in epoch 2 by step 1; the last good weights are in 'epoch_0001_step_000000.npz'"
     with pytest.raises(FloatingPointError, match=message):
-        train(tmp_path / "run", callbacks=[Spoil()])
+        train(tmp_path / "run", callbacks=[Spoil(1, 0)])
     kept = last_checkpoint(tmp_path / "run" / "checkpoints")
     assert all(np.isfinite(value).all() for value in kept.values["model"].values())
 
 
 @pytest.mark.backend_independent
 def test_a_loss_is_looked_at_every_few_batches_and_before_a_checkpoint(tmp_path):
-    class Spoil(keras.callbacks.Callback):
-        def on_train_batch_begin(self, batch, logs=None):
-            if batch == 2:
-                weight = self.model.trainable_variables[0]
-                weight.assign(np.full(weight.shape, np.nan, "float32"))
-
     recipe = replace(RECIPE, batch_size=1, epochs=1)
     for count, minutes, step in ((CHECK_EVERY + 9, 15, CHECK_EVERY + 1), (9, 15, "its last step"), (9, 1e-9, 3)):
         told = f"nan in epoch 1 by .*{step}; "
         with pytest.raises(FloatingPointError, match=told):
-            train(tmp_path, recipe, train_images=images(count), checkpoint_minutes=minutes, callbacks=[Spoil()])
+            train(tmp_path, recipe, train_images=images(count), checkpoint_minutes=minutes, callbacks=[Spoil(0, 2)])
         kept = last_checkpoint(tmp_path / "checkpoints")
         assert kept is None or all(np.isfinite(value).all() for value in kept.values["model"].values())
         shutil.rmtree(tmp_path / "checkpoints", ignore_errors=True)
@@ -403,18 +359,12 @@ def test_averaged_weights_are_what_is_evaluated_and_kept(tmp_path):
 
 def test_gradients_of_two_half_batches_are_those_of_a_whole(tmp_path):
     """Without norms, of which each takes the statistics of its own batch; in the order of one epoch."""
-    recipe = replace(
-        RECIPE,
-        augmentation=Augmentation(),
-        model_arguments={**RECIPE.model_arguments, "normalization": None},
-        epochs=2,
-        learning_rate=0.01,
-    )
+    network = {**RECIPE.model_arguments, "normalization": None}
+    recipe = replace(RECIPE, augmentation=Augmentation(), model_arguments=network, epochs=2, learning_rate=0.01)
     whole = train(tmp_path / "whole", recipe, train_images=images(32))
     halves = train(tmp_path / "halves", replace(recipe, accumulation=2), train_images=images(32))
     assert int(halves.model.optimizer.iterations) == int(whole.model.optimizer.iterations) == 4
-    for weight, expected in zip(halves.model.get_weights(), whole.model.get_weights(), strict=True):
-        np.testing.assert_allclose(weight, expected, rtol=1e-3, atol=1e-4)
+    assert_same_weights(halves.model, whole.model, rtol=1e-3, atol=1e-4)
 
 
 def test_biases_and_norms_decay_unless_they_are_left_out():
@@ -476,20 +426,20 @@ def test_starts_from_weights_with_a_new_head_and_frozen_blocks(unbroken, tmp_pat
 
 
 def test_refuses_what_it_cannot_carry_out(unbroken, tmp_path):
-    with pytest.raises(ValueError, match=r"holds a run already; .*resume=True"):
-        train(unbroken.directory)
-    with pytest.raises(ValueError, match=r"began with .*learning_rate=0.02; resume it with the same recipe"):
-        train(unbroken.directory, replace(RECIPE, learning_rate=0.5), resume=True)
-    with pytest.raises(ValueError, match=r"There is no recipe named 'cifar10_splitmixer_6'; did you mean"):
-        fit("cifar10_splitmixer_6", output_dir=tmp_path / "a")
-    with pytest.raises(ValueError, match=r"for images of your own: name their folder with --images"):
-        fit(RECIPE, output_dir=tmp_path / "b")
-    with pytest.raises(ValueError, match=r"got augmentation.resize=230 and pixels.size=64; set augmentation.resize=66"):
-        fit(get_recipe("food101_splitmixer_i").change({"pixels.size": 64}), output_dir=tmp_path / "e")
-    with pytest.raises(ValueError, match=r"must be given together"):
-        fit(RECIPE, output_dir=tmp_path / "c", train_images=images())
-    with pytest.raises(FileNotFoundError, match=r"'cifar10' is not in .*downloads are switched off"):
-        fit("cifar10_smoke", output_dir=tmp_path / "d", data_dir=tmp_path, download=False)
+    other, food = replace(RECIPE, learning_rate=0.5), get_recipe("food101_splitmixer_i").change({"pixels.size": 64})
     (tmp_path / "file").write_text("")
-    with pytest.raises(OSError, match=r"cannot be written to: .*; choose another folder"):
-        train(tmp_path / "file" / "run")
+    in_file, cifar10 = tmp_path / "file" / "run", {"data_dir": tmp_path, "download": False}
+    for recipe, arguments, error, told in (
+        (RECIPE, {"output_dir": unbroken.directory}, ValueError, r"holds a run already; .*resume=True"),
+        (other, {"output_dir": unbroken.directory, "resume": True}, ValueError,
+         r"began with .*learning_rate=0.02; resume it with the same recipe"),
+        ("cifar10_splitmixer_6", {}, ValueError, r"There is no recipe named 'cifar10_splitmixer_6'; did you mean"),
+        (RECIPE, {}, ValueError, r"for images of your own: name their folder with --images"),
+        (food, {}, ValueError, r"got augmentation.resize=230 and pixels.size=64; set augmentation.resize=66"),
+        (RECIPE, {"train_images": images()}, ValueError, r"must be given together"),
+        ("cifar10_smoke", cifar10, FileNotFoundError, r"'cifar10' is not in .*downloads are switched off"),
+        (RECIPE, {"output_dir": in_file, "train_images": images(), "test_images": images()}, OSError,
+         r"cannot be written to: .*; choose another folder"),
+    ):  # fmt: skip
+        with pytest.raises(error, match=told):
+            fit(recipe, **{"output_dir": tmp_path / "new", **arguments})

@@ -1,6 +1,6 @@
 """Half of `cifar10_smoke`'s path on real CIFAR-10: a network that learns, not one that merely runs."""
 
-import importlib.util
+import runpy
 from pathlib import Path
 
 import pytest
@@ -15,10 +15,7 @@ DATA = Path(__file__).parents[3] / "shared" / "data"
 
 @pytest.mark.skipif(not (DATA / "load.py").is_file(), reason=f"the packed CIFAR-10 is not at {DATA}")
 def test_learns_cifar10(tmp_path):
-    spec = importlib.util.spec_from_file_location("load", DATA / "load.py")
-    load = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(load)
-    pixels, labels = load.read_part(DATA / "cifar10" / "test.npz")
+    pixels, labels = runpy.run_path(str(DATA / "load.py"))["read_part"](DATA / "cifar10" / "test.npz")
     names = tuple("airplane automobile bird cat deer dog frog horse ship truck".split())
 
     def images(start, stop):

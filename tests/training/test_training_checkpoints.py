@@ -45,24 +45,18 @@ def test_keeps_the_last_two(model, tmp_path):
     ]
 
 
-def cut(path):
-    path.write_bytes(path.read_bytes()[:-40])
+def flipped(contents):
+    middle = len(contents) // 2
+    return contents[:middle] + bytes([contents[middle] ^ 255]) + contents[middle + 1 :]
 
 
-def flip(path):
-    contents = bytearray(path.read_bytes())
-    contents[len(contents) // 2] ^= 255
-    path.write_bytes(contents)
-
-
-def empty(path):
-    path.write_bytes(b"")
-
-
-@pytest.mark.parametrize("damage", [cut, flip, empty])
-def test_a_damaged_one_is_named_and_the_one_before_it_used(damage, model, tmp_path):
+@pytest.mark.parametrize(
+    "damaged", [lambda contents: contents[:-40], flipped, lambda contents: b""], ids=["cut", "flipped", "empty"]
+)
+def test_a_damaged_one_is_named_and_the_one_before_it_used(damaged, model, tmp_path):
     write_checkpoint(tmp_path, model, Position(1), {"best": 1})
-    damage(write_checkpoint(tmp_path, model, Position(2), {"best": 2}))
+    path = write_checkpoint(tmp_path, model, Position(2), {"best": 2})
+    path.write_bytes(damaged(path.read_bytes()))
     with pytest.warns(UserWarning, match=r"checkpoint .*epoch_0002_step_000000.npz' is damaged .*before it is used"):
         assert last_checkpoint(tmp_path).notes == {"best": 1}
 
