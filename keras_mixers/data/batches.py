@@ -1,6 +1,7 @@
 """From images to the batches that `model.fit` and `model.evaluate` take, on any Keras backend."""
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -44,7 +45,7 @@ def train_batches(
             They get `{"images": values from 0 to 255, "labels": one-hot}`, or images alone if they know no labels, and
             draw from generators of their own, which the seed does not reach.
         seed: integer that, with the epoch's number, decides each epoch's order and augmentation. Without `epochs` the
-            numbers are drawn, and `tf.random.set_seed` changes them too.
+            number is drawn, and `tf.random.set_seed` changes it too.
         epochs: `range(start, stop)`: every iteration gives these epochs in turn. Epoch i is the same wherever the range
             starts, so that a resumed run sees what an unbroken one would.
         first_batch: number of batches that the first of these epochs skips.
@@ -58,8 +59,8 @@ def train_batches(
         (batch, num_classes), with a known number of batches. Images of the right size are not resampled.
 
     Raises:
-        ValueError: if `batch_size` is not positive, `translate` is not less than the images' size, or layers are given
-            beside steps that they replace.
+        ValueError: if `batch_size` is not positive, `translate` reaches the images' size, or layers are given beside
+            steps that they replace.
 
     Example:
         >>> import numpy as np, tensorflow as tf
@@ -84,10 +85,6 @@ def train_batches(
     augment = AugmentBatch(augmentation, images.num_classes, spec, layers)
     images = _cached(images, cache, share)
 
-    def crop(example: tuple[tf.Tensor, tf.Tensor], seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        image, label = example
-        return random_crop(image, spec.size, augmentation, seed), label
-
     @tf.autograph.experimental.do_not_convert  # without Python control flow over tensors; conversion takes seconds
     def finish(batch: tuple[tf.Tensor, tf.Tensor], seed: tf.Tensor, mirrored: tf.Tensor | None = None) -> Any:
         pixels, labels = batch
@@ -97,7 +94,7 @@ def train_batches(
         return augment(pixels, labels, augment_seed, mirrored)
 
     # A crop for each image costs 60 microseconds of small operations, a crop of the batch a tenth of that.
-    have_size = _shape(images) == (spec.size, spec.size, 3) and augmentation.resize in (None, spec.size)
+    have_size = images.shape == (spec.size, spec.size, 3) and augmentation.resize in (None, spec.size)
     buffer, own_size = images.shuffle_buffer or images.count, batch_size // share.processes
 
     def own(dataset: tf.data.Dataset) -> tf.data.Dataset:
@@ -122,7 +119,8 @@ def train_batches(
         examples = dataclasses.replace(images, records=shuffled(images.records)).examples
         if not have_size:
             seeded = tf.data.Dataset.zip(examples, own(crop_seeds.take(images.count)))
-            examples = seeded.map(crop, tf.data.AUTOTUNE)
+            crop = functools.partial(random_crop, size=spec.size, augmentation=augmentation)
+            examples = seeded.map(lambda example, seed: (crop(example[0], seed=seed), example[1]), tf.data.AUTOTUNE)
         parts = [examples.batch(own_size), batch_seeds]
         if augmentation.flip == "alternating":
             # Which half an image is in is drawn once for the run; shuffled alike, its number stays beside it.
@@ -189,7 +187,7 @@ def eval_batches(
 
     records = share.part(share.filled(images.records, images.count), images.count, batch_size)
     examples = dataclasses.replace(images, records=records).examples
-    if not _shape(images) == (spec.size, spec.size, 3) == (spec.shorter_side, spec.shorter_side, 3):
+    if not images.shape == (spec.size, spec.size, 3) == (spec.shorter_side, spec.shorter_side, 3):
         examples = examples.map(lambda image, label: (center_crop(image, spec), label), tf.data.AUTOTUNE)
     if share.devices > 1:
         filled = images.count + share.padding(images.count)
@@ -202,13 +200,8 @@ def eval_batches(
     return batches.prefetch(tf.data.AUTOTUNE)
 
 
-def _shape(images: Images) -> tuple[int | None, ...]:
-    # Sides that differ or are not known are None.
-    return tuple(images.examples.element_spec[0].shape)
-
-
 def _cached(images: Images, cache: bool | None, share: DataShard) -> Images:
-    shape = _shape(images)
     if cache is None:
-        cache = share.processes == 1 and None not in shape and images.count * math.prod(shape) <= CACHE_BYTES
+        fits = None not in images.shape and images.count * math.prod(images.shape) <= CACHE_BYTES
+        cache = share.processes == 1 and fits
     return images.cached() if cache else images

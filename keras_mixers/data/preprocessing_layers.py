@@ -17,9 +17,6 @@ OF_LABELS = ("transform_labels", "augment_labels", "augment_label")
 def read_layer(text: str) -> tuple[str, str, dict[str, Any]]:
     """Returns library, class and arguments of a layer that a recipe names; arguments are keywords with plain values.
 
-    Raises:
-        ValueError: if it is not of this form.
-
     Example:
         >>> read_layer("keras.RandomFlip(mode='horizontal')")
         ('keras', 'RandomFlip', {'mode': 'horizontal'})
@@ -39,12 +36,7 @@ def read_layer(text: str) -> tuple[str, str, dict[str, Any]]:
 
 
 def make_layer(text: str) -> keras.Layer:
-    """Makes the layer that a recipe names; see `read_layer`.
-
-    Raises:
-        ImportError: if KerasCV is wanted and not installed.
-        ValueError: if there is no such layer, or its arguments are others.
-    """
+    """Makes the layer that a recipe names; see `read_layer`."""
     library, name, arguments = read_layer(text)
     if importlib.util.find_spec(library) is None:
         raise ImportError(f'{text!r} needs KerasCV, which is not installed: pip install "keras-mixers[train]".')

@@ -9,8 +9,7 @@ import os
 import pathlib
 import sys
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from itertools import compress
+from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -68,6 +67,11 @@ class Images:
             return self.records
         return self.records.map(lambda record, label: (self.decode(record), label), tf.data.AUTOTUNE)
 
+    @property
+    def shape(self) -> tuple[int | None, ...]:
+        """The shape of all images, with None for what differs or is not known."""
+        return tuple(self.examples.element_spec[0].shape)
+
     def cached(self) -> "Images":
         """The same images, whose pixels stay in memory as uint8 once they have been read."""
         return dataclasses.replace(self, records=self.examples.cache(), decode=None, shuffle_buffer=None)
@@ -119,10 +123,8 @@ def load_tfds(
     if not builder.data_path.exists():
         folder = str(data_dir or tfds.core.constants.DATA_DIR)
         if not download:
-            raise FileNotFoundError(
-                f"The data set {name!r} is not in {folder!r}, and downloads are switched off; switch them on, or name "
-                "the folder that holds it."
-            )
+            absent = f"The data set {name!r} is not in {folder!r}, and downloads are switched off"
+            raise FileNotFoundError(f"{absent}; switch them on, or name the folder that holds it.")
         _fetch(builder, name, folder, verbose)
     features = dict(builder.info.features.items())
     image, label = features.get("image"), features.get("label")
@@ -131,11 +133,10 @@ def load_tfds(
     try:
         count = builder.info.splits[split].num_examples
     except (KeyError, ValueError) as error:
+        known = ", ".join(builder.info.splits)
         raise ValueError(
-            f"The data set {name!r} has no split {split!r}; its splits are {', '.join(builder.info.splits)}, "
-            "and slices of them such as train[:90%]."
+            f"The data set {name!r} has no split {split!r}; its splits are {known}, or slices such as train[:90%]."
         ) from error
-
     records = builder.as_dataset(
         split=split,
         decoders={"image": tfds.decode.SkipDecoding()},
@@ -143,8 +144,10 @@ def load_tfds(
         read_config=tfds.ReadConfig(try_autocache=False),
     ).map(lambda example: (example["image"], example["label"]))
     height, width, _ = image.shape
+    count = min(count, limit or count)
     return Images(
-        *_first(records, count, limit),
+        records.take(count).apply(tf.data.experimental.assert_cardinality(count)),
+        count,
         class_names=tuple(label.names),
         decode=lambda contents: tf.ensure_shape(_decode(contents), (height, width, 3)),
         shuffle_buffer=10_000,
@@ -162,8 +165,7 @@ def _fetch(builder: tfds.core.DatasetBuilder, name: str, folder: str, verbose: b
     except (requests.RequestException, ConnectionError, tfds.core.download.util.DownloadError) as error:
         raise ConnectionError(
             f"The data set {name!r} is not in {folder!r}, and cannot be fetched ({_in_one_line(error)}): connect to "
-            "the internet, or name the folder that holds it (--data-dir), or begin with examples/digits.py, which "
-            "needs no download."
+            "the internet, name its folder (--data-dir), or run examples/digits.py, which needs no download."
         ) from error
     except AssertionError as error:  # archives that TFDS may not fetch, such as ImageNet's
         raise FileNotFoundError(f"TFDS cannot fetch the data set {name!r}: {_in_one_line(error)}") from error
@@ -207,19 +209,20 @@ def load_folder(directory: str | os.PathLike[str], limit: int | None = None) -> 
         ValueError: if it has no class folders or one of these no images, or for a limit below 1.
 
     Example:
-        >>> import pathlib, tempfile, tensorflow as tf
+        >>> import pathlib, tempfile
+        >>> from PIL import Image
         >>> with tempfile.TemporaryDirectory() as directory:
         ...     for name in ("cat", "dog"):
         ...         pathlib.Path(directory, name).mkdir()
-        ...         contents = tf.io.encode_png(tf.zeros((8, 8, 3), "uint8")).numpy()
-        ...         _ = pathlib.Path(directory, name, "1.png").write_bytes(contents)
+        ...         Image.new("RGB", (8, 8)).save(pathlib.Path(directory, name, "1.png"))
         ...     images = load_folder(directory)
         >>> images.count, images.class_names
         (2, ('cat', 'dog'))
     """
     if limit is not None:
         check_positive_int("limit", limit)
-    return _images_of_files(directory, *_files(directory), limit)
+    files, class_names = _files(directory)
+    return _images_of_files(directory, files[:limit], class_names)
 
 
 def load_folders(directory: str | os.PathLike[str], validation_part: float = 0.1, seed: int = 0) -> dict[str, Images]:
@@ -246,22 +249,18 @@ def load_folders(directory: str | os.PathLike[str], validation_part: float = 0.1
         return {"train_images": load_folder(directory / "train"), "test_images": load_folder(evaluated)}
     if not 0 < validation_part < 1:
         raise ValueError(f"validation_part must be in (0, 1), got validation_part={validation_part}.")
-    labels, paths, class_names = _files(directory)
-    aside = np.zeros(len(labels), bool)
-    generator = np.random.default_rng(seed)
+    files, class_names = _files(directory)
+    generator, aside = np.random.default_rng(seed), set()
     for label, name in enumerate(class_names):
-        (members,) = np.nonzero(np.array(labels) == label)
+        members = [file for file in files if file[1] == label]
         if len(members) < 2:
             raise ValueError(f"The class {name!r} in {str(directory)!r} needs at least two images, got {len(members)}.")
         count = min(max(round(validation_part * len(members)), 1), len(members) - 1)
-        aside[generator.permutation(members)[:count]] = True
-
-    def chosen(mask: np.ndarray) -> Images:
-        images = _images_of_files(directory, [*compress(labels, mask)], [*compress(paths, mask)], class_names)
-        split = {"validation_part": validation_part, "seed": seed}
-        return dataclasses.replace(images, origin={**images.origin, **split})
-
-    return {"train_images": chosen(~aside), "test_images": chosen(aside)}
+        aside |= {members[i] for i in generator.permutation(len(members))[:count]}
+    split = {"validation_part": validation_part, "seed": seed}
+    parts = {"train_images": [file for file in files if file not in aside],
+             "test_images": [file for file in files if file in aside]}  # fmt: skip
+    return {name: _images_of_files(directory, part, class_names, **split) for name, part in parts.items()}
 
 
 def evaluated_folder(directory: str | os.PathLike[str]) -> pathlib.Path:
@@ -278,8 +277,8 @@ def evaluated_folder(directory: str | os.PathLike[str]) -> pathlib.Path:
     )
 
 
-def _files(directory: str | os.PathLike[str]) -> tuple[Sequence[int], Sequence[str], tuple[str, ...]]:
-    """The labels and paths of a folder's images, and the names of its classes."""
+def _files(directory: str | os.PathLike[str]) -> tuple[list[tuple[str, int]], tuple[str, ...]]:
+    """The paths and labels of a folder's images, and the names of its classes."""
     directory = pathlib.Path(directory)
     if not directory.is_dir():
         raise FileNotFoundError(f"The image folder {str(directory)!r} does not exist.")
@@ -298,26 +297,17 @@ def _files(directory: str | os.PathLike[str]) -> tuple[Sequence[int], Sequence[s
         which = f"{len(skipped)} of the files in {str(directory)!r}"
         warnings.warn(f"{which} are skipped, such as {skipped[0].name!r}; {known}.", stacklevel=3)
     turns = [(turn, label, str(path)) for label, paths in enumerate(images) for turn, path in enumerate(paths)]
-    _, labels, paths = zip(*sorted(turns), strict=True)
-    return labels, paths, tuple(path.name for path in classes)
+    return [(path, label) for _, label, path in sorted(turns)], tuple(path.name for path in classes)
 
 
 def _images_of_files(
-    directory: str | os.PathLike[str],
-    labels: Sequence[int],
-    paths: Sequence[str],
-    class_names: tuple[str, ...],
-    limit: int | None = None,
+    directory: str | os.PathLike[str], files: list[tuple[str, int]], class_names: tuple[str, ...], **split: float
 ) -> Images:
+    paths, labels = zip(*files, strict=True)
+    names = sorted(os.path.relpath(path, directory).replace(os.sep, "/") for path in paths)
+    origin = {"folder": str(directory), "files": hashlib.sha256("\n".join(names).encode()).hexdigest(), **split}
     records = tf.data.Dataset.from_tensor_slices(([*paths], tf.constant(labels, tf.int64)))
-    names = sorted(os.path.relpath(path, directory).replace(os.sep, "/") for path in paths[:limit])
-    origin = {"folder": str(directory), "files": hashlib.sha256("\n".join(names).encode()).hexdigest()}
-    return Images(*_first(records, len(paths), limit), class_names, decode=_decode_file, origin=origin)
-
-
-def _first(records: tf.data.Dataset, count: int, limit: int | None) -> tuple[tf.data.Dataset, int]:
-    count = min(count, limit or count)
-    return records.take(count).apply(tf.data.experimental.assert_cardinality(count)), count
+    return Images(records, len(files), class_names, decode=_decode_file, origin=origin)
 
 
 def _decode(contents: tf.Tensor | bytes) -> tf.Tensor:

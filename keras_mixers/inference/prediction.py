@@ -64,7 +64,7 @@ def predict_images(model: keras.Model, images: Sequence[Any], batch_size: int = 
     Args:
         model: a network that knows its pixels, as `load_trained` returns.
         images: files, or arrays (height, width, 3) with values from 0 to 255.
-        batch_size: images that are computed at once.
+        batch_size: number of images that are computed at once.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -83,7 +83,7 @@ def evaluate_images(
     Args:
         model: a network that knows its pixels, as `load_trained` returns.
         images: images of its classes.
-        batch_size: images that are computed at once.
+        batch_size: number of images that are computed at once.
         flip: whether outputs are also averaged over each image and its mirror image.
 
     Returns:

@@ -10,13 +10,9 @@ from keras_mixers.models.isotropic import IsotropicMixer, NetworkOptions, builde
 
 @builder("ConvMixer")
 def ConvMixer(
-    dim: int,
-    depth: int,
-    kernel_size: int = 9,
-    patch_size: int = 7,
-    num_classes: int = 1000,
+    dim: int, depth: int, kernel_size: int = 9, patch_size: int = 7, num_classes: int = 1000,
     **options: Unpack[NetworkOptions],
-) -> keras.Model:
+) -> keras.Model:  # fmt: skip
     """ConvMixer-dim/depth: k × k depthwise and full 1 × 1 convolutions (ConvMixer Eqs. 1-3).
 
     Args:
@@ -40,11 +36,7 @@ def ConvMixer(
     """
     options.setdefault("name", f"convmixer_{dim}_{depth}")
     return IsotropicMixer(
-        dim,
-        depth,
-        patch_size,
-        num_classes,
+        dim, depth, patch_size, num_classes,
         spatial_mixer=lambda block, **shared: SpatialMixer2D(kernel_size, **shared),
-        channel_mixer=lambda block, **shared: ChannelMixer(**shared),
-        **options,
-    )
+        channel_mixer=lambda block, **shared: ChannelMixer(**shared), **options,
+    )  # fmt: skip

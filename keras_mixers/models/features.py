@@ -22,9 +22,9 @@ def feature_extractor(model: keras.Model, layers: Sequence[str] | str | None = N
         layers: names among `patch_embed`, `block_i_spatial`, `block_i_channel` and `pool`; None takes all that it has.
 
     Returns:
-        A functional model whose output is a dictionary {name of the layer: its output}, in the layout of the images:
-        feature maps (batch, height // patch_size, width // patch_size, dim), or (batch, dim, ...) in a network with
-        `data_format="channels_first"`. Those of `pool` are (batch, dim).
+        A functional model whose output is a dictionary {name of the layer: its output}: feature maps
+        (batch, height // patch_size, width // patch_size, dim), or (batch, dim, ...) in a network with
+        `data_format="channels_first"`; those of `pool` are (batch, dim).
 
     Raises:
         ValueError: if `model` is not a network of this library, or has no such layer.
@@ -79,8 +79,8 @@ def feature_pyramid(
     tap = _tap(taps, list(taps)[-1] if layer is None else layer)
     own = model.embedding.stride
     strides = (strides,) if isinstance(strides, numbers.Integral) else tuple(strides)
-    whole = [stride for stride in strides if isinstance(stride, numbers.Integral) and stride > 0]
-    if not strides or len(whole) < len(strides) or any(stride % own and own % stride for stride in whole):
+    fit = [isinstance(n, numbers.Integral) and n > 0 and 0 in (n % own, own % n) for n in strides]
+    if not strides or not all(fit):
         raise ValueError(
             f"strides must be whole multiples or whole fractions of the network's stride of {own} pixels, got "
             f"strides={strides}; {own}, {2 * own} and {4 * own} would do."

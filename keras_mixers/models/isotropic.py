@@ -25,8 +25,8 @@ from keras_mixers.weights import load_weights
 MixerFactory = Callable[..., keras.layers.Layer]
 
 RESIDUALS = ("spatial", "channel", "both", None)
-# The layout of all feature maps, whatever the images': pointwise mixing is a product of matrices as they lie in memory,
-# and the depthwise convolutions and batch norms of all three backends are at least as fast as with channels first.
+# The layout of all feature maps, whatever the images': pointwise mixing is then a product of matrices as they lie in
+# memory, and depthwise convolutions and batch norms are at least as fast on all three backends.
 INTERNAL_FORMAT = "channels_last"
 
 
@@ -133,9 +133,8 @@ def IsotropicMixer(
             It rises linearly from 0 in the first block.
         dropout_rate: dropout in [0, 1) before the head.
         initializer: `"torch"` (the papers') or `"keras"`.
-        preprocessing: statistics of the pixels, such as `get_preset(name).pixels`, by which the model itself
-            normalises pixels from 0 to 255; its `pixels` are these in the size of `input_shape`. None for images that
-            are normalised before.
+        preprocessing: statistics such as `get_preset(name).pixels`, by which the model itself normalises pixels from 0
+            to 255; its `pixels` are these in the size of `input_shape`. None for images that are normalised before.
         weights: None, the path of a .weights.h5 or .keras file, a PyTorch checkpoint (.safetensors, .pt, .pth,
             .pth.tar), or a name on the hub such as `"hf://timm/convmixer_768_32.in1k"`.
         new_head: whether the head stays as it is initialised, to be trained for other classes.
@@ -150,16 +149,14 @@ def IsotropicMixer(
 
     Raises:
         ValueError: if an argument is not as above, or `input_shape` is smaller than a patch.
-        FileNotFoundError: if there is no such file of weights, or no such name on the hub.
-        OSError: if weights cannot be downloaded.
+        OSError: if there is no such file of weights, no such name on the hub, or the download fails.
 
     Example:
         A ConvMixer whose channels are mixed as in SplitMixer-I ("2D + C" in the SplitMixer paper):
 
         >>> from keras_mixers import layers
         >>> model = IsotropicMixer(
-        ...     dim=256,
-        ...     blocks=8,
+        ...     256, 8,
         ...     spatial_mixer=lambda block, **shared: layers.SpatialMixer2D(5, **shared),
         ...     channel_mixer=lambda block, **shared: layers.ChannelSplitMixerI(2 / 3, block, **shared),
         ... )
@@ -179,13 +176,8 @@ def IsotropicMixer(
         )
     data_format = check_data_format(data_format)
     policy = keras.dtype_policies.get(dtype) if dtype else keras.config.dtype_policy()
-    shared = {
-        "activation": activation,
-        "normalization": normalization,
-        "initializer": initializer,
-        "data_format": INTERNAL_FORMAT,
-        "dtype": policy,
-    }
+    shared = {"activation": activation, "normalization": normalization, "initializer": initializer}
+    shared |= {"data_format": INTERNAL_FORMAT, "dtype": policy}
 
     # Pixels are normalised, and the mean over patches and the head computed, in full precision.
     full = {"dtype": policy.variable_dtype}

@@ -36,7 +36,7 @@ FLOWERS102 = replace(DATASETS["flowers102"].pixels, crop_fraction=1.0)
 
 @dataclass(frozen=True)
 class Published:
-    """A top-1 accuracy in percent that a paper reports, and where."""
+    """A top-1 accuracy in percent that a paper reports, and where it does."""
 
     dataset: str
     top1: float
@@ -195,14 +195,7 @@ PRESETS: dict[str, Preset] = {
 
 
 def register_preset(name: str, preset: Preset) -> None:
-    """Adds a network of one's own to the table, for `create_model` and everything else that takes names.
-
-    Args:
-        name: name of the network.
-        preset: its row.
-
-    Raises:
-        ValueError: if the table has a model of this name.
+    """Adds a row of one's own to the table, for `create_model` and all else that takes names; a known one is refused.
 
     Example:
         >>> register_preset("convmixer_64_2", Preset(ConvMixer, {"dim": 64, "depth": 2, "num_classes": 10}, CIFAR10))
@@ -259,9 +252,8 @@ def create_model(name: str, /, *, include_preprocessing: bool = False, **overrid
 
     Raises:
         ValueError: if there is no such model, or an argument is not as its builder takes it.
-        TypeError: if its builder has no such argument; the message names the nearest.
-        FileNotFoundError: if there is no such file of weights.
-        OSError: if weights cannot be downloaded.
+        TypeError: if its builder has no such argument.
+        OSError: if there is no such file of weights, or it cannot be downloaded.
 
     Example:
         >>> create_model("splitmixer_i_256_8", num_classes=100).output_shape

@@ -19,14 +19,9 @@ from keras_mixers.models.isotropic import IsotropicMixer, MixerFactory, NetworkO
 
 @builder("SplitMixer-I")
 def SplitMixerI(
-    dim: int,
-    blocks: int,
-    kernel_size: int = 5,
-    patch_size: int = 2,
-    num_classes: int = 10,
-    ratio: float = 2 / 3,
-    **options: Unpack[NetworkOptions],
-) -> keras.Model:
+    dim: int, blocks: int, kernel_size: int = 5, patch_size: int = 2, num_classes: int = 10,
+    ratio: float = 2 / 3, **options: Unpack[NetworkOptions],
+) -> keras.Model:  # fmt: skip
     """SplitMixer-I-dim/blocks: two overlapping segments; even blocks mix the first, odd blocks the last (2.2.1).
 
     Args:
@@ -45,8 +40,7 @@ def SplitMixerI(
         ValueError: if an argument is not as above.
 
     Example:
-        >>> model = SplitMixerI(dim=256, blocks=8)
-        >>> model.get_layer("block_1_channel").mixed_spans
+        >>> SplitMixerI(dim=256, blocks=8).get_layer("block_1_channel").mixed_spans
         [(86, 256)]
     """
     return _split_mixer(
@@ -57,14 +51,9 @@ def SplitMixerI(
 
 @builder("SplitMixer-II")
 def SplitMixerII(
-    dim: int,
-    blocks: int,
-    kernel_size: int = 5,
-    patch_size: int = 2,
-    num_classes: int = 10,
-    segments: int = 2,
-    **options: Unpack[NetworkOptions],
-) -> keras.Model:
+    dim: int, blocks: int, kernel_size: int = 5, patch_size: int = 2, num_classes: int = 10,
+    segments: int = 2, **options: Unpack[NetworkOptions],
+) -> keras.Model:  # fmt: skip
     """SplitMixer-II-dim/blocks: segments side by side; block i mixes segment i mod s (2.2.2).
 
     All other arguments, the result and the errors are those of `SplitMixerI`.
@@ -73,8 +62,7 @@ def SplitMixerII(
         segments: number of segments, s; the last one takes the remainder.
 
     Example:
-        >>> model = SplitMixerII(dim=256, blocks=8, segments=3)
-        >>> model.get_layer("block_2_channel").mixed_spans
+        >>> SplitMixerII(dim=256, blocks=8, segments=3).get_layer("block_2_channel").mixed_spans
         [(170, 256)]
     """
     return _split_mixer(
@@ -85,14 +73,9 @@ def SplitMixerII(
 
 @builder("SplitMixer-III")
 def SplitMixerIII(
-    dim: int,
-    blocks: int,
-    kernel_size: int = 5,
-    patch_size: int = 2,
-    num_classes: int = 10,
-    segments: int = 2,
-    **options: Unpack[NetworkOptions],
-) -> keras.Model:
+    dim: int, blocks: int, kernel_size: int = 5, patch_size: int = 2, num_classes: int = 10,
+    segments: int = 2, **options: Unpack[NetworkOptions],
+) -> keras.Model:  # fmt: skip
     """SplitMixer-III-dim/blocks: segments side by side, all mixed with the same parameters (2.2.3).
 
     All other arguments, the result and the errors are those of `SplitMixerI`.
@@ -112,14 +95,9 @@ def SplitMixerIII(
 
 @builder("SplitMixer-IV")
 def SplitMixerIV(
-    dim: int,
-    blocks: int,
-    kernel_size: int = 5,
-    patch_size: int = 2,
-    num_classes: int = 10,
-    segments: int = 2,
-    **options: Unpack[NetworkOptions],
-) -> keras.Model:
+    dim: int, blocks: int, kernel_size: int = 5, patch_size: int = 2, num_classes: int = 10,
+    segments: int = 2, **options: Unpack[NetworkOptions],
+) -> keras.Model:  # fmt: skip
     """SplitMixer-IV-dim/blocks: segments side by side, all mixed, each with its own parameters (2.2.4).
 
     All other arguments, the result and the errors are those of `SplitMixerI`.
@@ -139,14 +117,9 @@ def SplitMixerIV(
 
 @builder("SplitMixer-V")
 def SplitMixerV(
-    dim: int,
-    blocks: int,
-    kernel_size: int = 5,
-    patch_size: int = 2,
-    num_classes: int = 10,
-    ratio: float = 2 / 3,
-    **options: Unpack[NetworkOptions],
-) -> keras.Model:
+    dim: int, blocks: int, kernel_size: int = 5, patch_size: int = 2, num_classes: int = 10,
+    ratio: float = 2 / 3, **options: Unpack[NetworkOptions],
+) -> keras.Model:  # fmt: skip
     """SplitMixer-V-dim/blocks: two overlapping segments, both mixed, the second after the first (Appendix G).
 
     All other arguments, the result and the errors are those of `SplitMixerI`.
@@ -166,15 +139,9 @@ def SplitMixerV(
 
 @builder("3D convolution")
 def StrideMixer(
-    dim: int,
-    blocks: int,
-    kernel_size: int = 5,
-    patch_size: int = 2,
-    num_classes: int = 10,
-    channel_kernel_size: int | None = None,
-    channel_stride: int | None = None,
-    **options: Unpack[NetworkOptions],
-) -> keras.Model:
+    dim: int, blocks: int, kernel_size: int = 5, patch_size: int = 2, num_classes: int = 10,
+    channel_kernel_size: int | None = None, channel_stride: int | None = None, **options: Unpack[NetworkOptions],
+) -> keras.Model:  # fmt: skip
     """The SplitMixer whose channels a strided 3D convolution mixes (2.2, Appendix C).
 
     All other arguments, the result and the errors are those of `SplitMixerI`.
@@ -195,23 +162,13 @@ def StrideMixer(
 
 
 def _split_mixer(
-    family: str,
-    dim: int,
-    blocks: int,
-    kernel_size: int,
-    patch_size: int,
-    num_classes: int,
-    channel_mixer: MixerFactory,
-    **options: Unpack[NetworkOptions],
-) -> keras.Model:
+    family: str, dim: int, blocks: int, kernel_size: int, patch_size: int, num_classes: int,
+    channel_mixer: MixerFactory, **options: Unpack[NetworkOptions],
+) -> keras.Model:  # fmt: skip
     """Makes a network whose space is mixed in one dimension at a time, as in all of the paper's."""
     options.setdefault("name", f"{family}_{dim}_{blocks}")
     return IsotropicMixer(
-        dim,
-        blocks,
-        patch_size,
-        num_classes,
+        dim, blocks, patch_size, num_classes,
         spatial_mixer=lambda block, **shared: SpatialMixer1D(kernel_size, **shared),
-        channel_mixer=channel_mixer,
-        **options,
-    )
+        channel_mixer=channel_mixer, **options,
+    )  # fmt: skip

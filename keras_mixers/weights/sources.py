@@ -25,8 +25,7 @@ def load_weights(model: keras.Model, weights: str | Path, *, new_head: bool = Fa
 
     Raises:
         ValueError: if the source is none of these, or not of this network.
-        FileNotFoundError: if there is no such file, or no such name on the hub.
-        OSError: if the download fails.
+        OSError: if there is no such file, no such name on the hub, or the download fails.
     """
     suffixes = (*KERAS_FILES, ".safetensors", *TORCH_FILES)
     if str(weights).startswith("hf://"):

@@ -172,14 +172,9 @@ def _check(places: list[Place], tensors: Mapping[str, Any], layout: str) -> None
     }
     if not any(faults.values()):
         return
-    fits_but_for_the_head = expected.keys() == found.keys() and all(
-        place.in_head or found[place.name] == place.shape for place in places
-    )
-    advice = (
-        "use new_head=True to train a head for other classes"
-        if fits_but_for_the_head
-        else "build the model with the arguments that the weights were trained with"
-    )
+    advice = "build the model with the arguments that the weights were trained with"
+    if expected.keys() == found.keys() and all(p.in_head or found[p.name] == p.shape for p in places):
+        advice = "use new_head=True to train a head for other classes"
     listed = ", ".join(fault.format(_enumerate(items)) for fault, items in faults.items() if items)
     raise ValueError(f"The source ({layout} layout) {listed}: {advice}.")
 

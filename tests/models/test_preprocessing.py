@@ -14,14 +14,10 @@ from keras_mixers.models import PRESETS, ImageSpec
 
 SHARED = pathlib.Path(__file__).resolve().parents[3] / "shared" / "data"
 FORMATS = ["channels_last", "channels_first"]
-SMALL = {
-    "splitmixer_i_256_8": {"dim": 16, "blocks": 2},
-    "convmixer_768_32": {"dim": 16, "depth": 2},
-}
+SMALL = {"splitmixer_i_256_8": {"dim": 16, "blocks": 2}, "convmixer_768_32": {"dim": 16, "depth": 2}}
 IMAGENET, CIFAR10 = "convmixer_768_32", "splitmixer_i_256_8"
 
 IMAGENET_STATISTICS = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-CIFAR10_MEAN = (0.4914, 0.4822, 0.4465)
 
 for_each_network = pytest.mark.parametrize("name", SMALL)
 for_each_format = pytest.mark.parametrize("data_format", FORMATS)
@@ -121,10 +117,8 @@ def test_a_state_dict_and_a_file_of_weights_go_from_one_to_the_other(name, rando
     for there, here in zip(raw.get_weights(), normalized.get_weights(), strict=True):
         np.testing.assert_array_equal(there, here)
     normalized.save(tmp_path / "model.keras")
-    images = pixels()
-    np.testing.assert_array_equal(
-        logits(small(name, True, weights=tmp_path / "model.keras"), images), logits(raw, images)
-    )
+    loaded = small(name, True, weights=tmp_path / "model.keras")
+    np.testing.assert_array_equal(logits(loaded, pixels()), logits(raw, pixels()))
 
 
 @for_each_network
@@ -166,20 +160,11 @@ def assert_equals_pillow(image, name):
 
 
 SIZES = {
-    "landscape": (301, 401),
-    "portrait": (401, 300),
-    "square": (400, 400),
-    "already resized": (233, 233),
-    "resized but for the crop": (233, 257),
-    "one column more": (233, 234),
-    "one row more": (234, 233),
-    "odd remainder": (333, 500),
-    "panorama": (100, 613),
-    "enlarged": (57, 100),
-    "enlarged portrait": (97, 60),
-    "tiny": (3, 2),
-    "one pixel": (1, 1),
-}
+    "landscape": (301, 401), "portrait": (401, 300), "square": (400, 400), "already resized": (233, 233),
+    "resized but for the crop": (233, 257), "one column more": (233, 234), "one row more": (234, 233),
+    "odd remainder": (333, 500), "panorama": (100, 613), "enlarged": (57, 100), "enlarged portrait": (97, 60),
+    "tiny": (3, 2), "one pixel": (1, 1),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(("height", "width"), SIZES.values(), ids=SIZES)
@@ -225,9 +210,8 @@ def test_gives_a_float32_batch_in_the_data_format(name, data_format, normalize):
     whole = preprocess_input(images, name, normalize=False, data_format="channels_last")
     assert set(np.unique(whole)) <= set(range(256))
     expected = formula(name, whole) if normalize else whole
-    np.testing.assert_allclose(
-        batch, np.moveaxis(expected, -1, 1 if data_format == "channels_first" else -1), atol=1e-6
-    )
+    expected = np.moveaxis(expected, -1, 1 if data_format == "channels_first" else -1)
+    np.testing.assert_allclose(batch, expected, atol=1e-6)
 
 
 def test_the_data_format_is_kerass_unless_given():
@@ -303,38 +287,24 @@ def test_a_specification_refuses(change, message):
 # The table.
 
 
-def statistics(preset):
-    return preset.pixels.mean, preset.pixels.std
-
-
 def test_every_preset_has_the_pixels_of_its_data_set():
-    found = {}
+    mean, flowers = (0.4914, 0.4822, 0.4465), ((0.507, 0.487, 0.441), (0.267, 0.256, 0.276))
+    cifar10 = {True: (mean, (0.2471, 0.2435, 0.2616)), False: (mean, (0.2023, 0.1994, 0.2010))}
     for name, preset in PRESETS.items():
-        classes = preset.arguments["num_classes"]
-        found.setdefault((classes, preset.builder is keras_mixers.ConvMixer), set()).add(
-            (preset.pixels.size, *statistics(preset), preset.pixels.crop_fraction, preset.pixels.interpolation)
-        )
+        expected = {
+            10: ImageSpec(32, *cifar10[preset.builder is keras_mixers.ConvMixer], 1.0, "bicubic"),
+            102: ImageSpec(224, *flowers, 1.0, "bicubic"),
+            1000: ImageSpec(224, *IMAGENET_STATISTICS, 0.96, "bicubic"),
+        }
+        assert preset.pixels == expected[preset.arguments["num_classes"]], name
         assert preset.pixels.size % preset.arguments["patch_size"] == 0, name
-    cifar10_splitmixer = (0.2023, 0.1994, 0.2010)
-    flowers = {(224, (0.507, 0.487, 0.441), (0.267, 0.256, 0.276), 1.0, "bicubic")}
-    imagenet = {(224, *IMAGENET_STATISTICS, 0.96, "bicubic")}
-    assert found == {
-        (10, True): {(32, CIFAR10_MEAN, (0.2471, 0.2435, 0.2616), 1.0, "bicubic")},
-        (10, False): {(32, CIFAR10_MEAN, cifar10_splitmixer, 1.0, "bicubic")},
-        (102, True): flowers,
-        (102, False): flowers,
-        (1000, True): imagenet,
-        (1000, False): imagenet,
-    }
+    assert {preset.arguments["num_classes"] for preset in PRESETS.values()} == set(expected)
 
 
 def test_the_networks_with_timms_weights_have_timms_pixels():
     names = [name for name, preset in PRESETS.items() if "imagenet" in preset.weights]
     assert names == ["convmixer_1536_20", "convmixer_768_32", "convmixer_1024_20_p14_k9"]
-    for name in names:
-        timms = get_preset(name).pixels
-        assert (timms.size, timms.crop_fraction, timms.interpolation) == (224, 0.96, "bicubic")
-        assert (timms.mean, timms.std) == IMAGENET_STATISTICS
+    assert {get_preset(name).pixels for name in names} == {ImageSpec(224, *IMAGENET_STATISTICS, 0.96, "bicubic")}
 
 
 @pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])

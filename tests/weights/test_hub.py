@@ -1,5 +1,6 @@
 """What arrives from the hub is right or is refused, whatever happens on the way."""
 
+import contextlib
 import os
 import re
 import runpy
@@ -84,9 +85,8 @@ def test_a_file_is_downloaded_once(hub, cache, revision, file, content):
 def test_default_file_is_the_one_that_the_repository_has(hub, monkeypatch):
     assert download("hf://timm/mixer").name == "model.safetensors"
     assert download("hf://timm/old").name == "pytorch_model.bin"
-    assert_fails(
-        "hf://timm/empty", FileNotFoundError, "has no model.safetensors and no pytorch_model.bin; .*/tree/main"
-    )
+    neither = "has no model.safetensors and no pytorch_model.bin; .*/tree/main"
+    assert_fails("hf://timm/empty", FileNotFoundError, neither)
     go_offline(monkeypatch)
     assert download("hf://timm/mixer").name == "model.safetensors"
     assert download("hf://timm/old").name == "pytorch_model.bin"
@@ -132,9 +132,8 @@ def test_hub_that_is_not_there(hub, monkeypatch):
     hub.fault = "HTTP 500"
     assert_fails("hf://timm/mixer", ConnectionError, f"{hub.url} answers HTTP 500; call again later")
     hub.close()
-    assert_fails(
-        "hf://timm/mixer", ConnectionError, f"connection to {hub.url} failed .*refused.*; check it and call again"
-    )
+    failed = f"connection to {hub.url} failed .*refused.*; check it and call again"
+    assert_fails("hf://timm/mixer", ConnectionError, failed)
     go_offline(monkeypatch)
     assert_fails("hf://timm/mixer", ConnectionError, "not cached in .*cache, and HF_HUB_OFFLINE is set; unset that")
     # huggingface_hub alone retries for 23 seconds, or for minutes where nothing answers.
@@ -144,11 +143,9 @@ def test_hub_that_is_not_there(hub, monkeypatch):
 def test_what_the_hub_does_not_have(hub, cache):
     assert_fails("hf://timm/mixr", FileNotFoundError, f"{hub.url} has no such repository; check the name")
     assert_fails("hf://timm/mixer@v9", FileNotFoundError, f"no such revision; {hub.url}/timm/mixer lists its branches")
-    main, commit = "hf://timm/mixer/model.pt", f"hf://timm/mixer@{hub.COMMIT}/model.pt"
-    assert_fails(main, FileNotFoundError, f"it has no model.pt; {hub.url}/timm/mixer/tree/main lists its files")
-    assert_fails(
-        commit, FileNotFoundError, f"it has no model.pt; {hub.url}/timm/mixer/tree/{hub.COMMIT} lists its files"
-    )
+    for at, revision in (("", "main"), (f"@{hub.COMMIT}", hub.COMMIT)):
+        lacks = f"it has no model.pt; {hub.url}/timm/mixer/tree/{revision} lists its files"
+        assert_fails(f"hf://timm/mixer{at}/model.pt", FileNotFoundError, lacks)
     assert contents(hub) == []
 
 
@@ -163,24 +160,11 @@ def test_hub_that_refuses(hub, monkeypatch):
 
 @pytest.mark.parametrize(
     "name",
-    [
-        "hf://",
-        "hf://mixer",
-        "hf://timm/",
-        "hf:timm/mixer",
-        "timm/mixer",
-        "https://huggingface.co/timm/mixer",
-        "hf://timm/mixer@",
-        "hf://timm/mixer@main/",
-        "hf://timm/mixer/",
-        "hf://timm/mixer/../other/model.safetensors",
-        "hf://timm/mixer/a//b",
-        "hf://timm/mixer/a\\b",
-        "hf://timm/mixer/a\nb",
-        "hf://timm/mixer@../x",
-        "hf://ti mm/mixer",
-    ],
-)
+    ["hf://", "hf://ti mm/mixer", "hf://mixer", "hf://timm/", "hf:timm/mixer", "timm/mixer",
+     "https://huggingface.co/timm/mixer", "hf://timm/mixer@", "hf://timm/mixer@main/", "hf://timm/mixer/",
+     "hf://timm/mixer/../other/model.safetensors", "hf://timm/mixer/a//b", "hf://timm/mixer/a\\b",
+     "hf://timm/mixer/a\nb", "hf://timm/mixer@../x"],
+)  # fmt: skip
 def test_malformed_name(hub, name):
     assert_fails(name, ValueError, r"is no name on the hub; it would be hf://OWNER/REPO\[@REVISION\]\[/FILE\]")
     assert hub.requests == []
@@ -221,11 +205,9 @@ def resume(name):
 @pytest.mark.parametrize("fault", ["cut once", "wrong cut once"])
 def test_download_that_is_cut_once_resumes_and_is_verified(hub, small_steps, name, fault):
     hub.fault = fault
-    if fault == "cut once":
+    damaged = pytest.raises(OSError, match="damaged on its way .*; it is removed, and the next call downloads it again")
+    with damaged if fault == "wrong cut once" else contextlib.nullcontext():
         resume(name)
-    else:
-        with pytest.raises(OSError, match="damaged on its way .*; it is removed, and the next call downloads it again"):
-            resume(name)
     first, second = contents(hub)
     assert re.fullmatch(rf"{first} bytes=2000[01]-", second)
     assert download(name).read_bytes() == FILES[name]
@@ -303,10 +285,9 @@ def test_damaged_file_that_cannot_be_removed(hub, monkeypatch):
 @pytest.mark.parametrize("etag", ["v1", "ab" * 16])
 def test_hub_that_gives_no_hash(hub, monkeypatch, etag):
     monkeypatch.setattr("stand_in_hub._sha256", lambda content: etag)
+    unverified = f"{hub.url} gives no hash to verify it .*'{etag}'.*; check HF_ENDPOINT"
     for _ in range(2):
-        assert_fails(
-            "hf://timm/mixer", OSError, f"{hub.url} gives no hash to verify it .*'{etag}'.*; check HF_ENDPOINT"
-        )
+        assert_fails("hf://timm/mixer", OSError, unverified)
 
 
 def test_cache_that_is_no_folder(hub, cache):
@@ -331,6 +312,5 @@ def test_importing_brings_no_huggingface_hub(monkeypatch):
     module = runpy.run_path(hub_module.__file__)
     with pytest.raises(ValueError, match="is no name on the hub"):
         module["download"]("timm/mixer")
-    assert_fails(
-        "hf://timm/mixer", ImportError, r'needs huggingface_hub, .*: pip install "keras-mixers\[hub\]" installs it'
-    )
+    missing = r'needs huggingface_hub, .*: pip install "keras-mixers\[hub\]" installs it'
+    assert_fails("hf://timm/mixer", ImportError, missing)

@@ -51,6 +51,11 @@ def logits(model, images):
     return keras.ops.convert_to_numpy(model(images, training=False))
 
 
+def assert_unchanged(model, before):
+    for now, then in zip(model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(now, then)
+
+
 @pytest.fixture
 def images(rng):
     return rng.standard_normal((2, 3, 11, 14)).astype("float32")
@@ -84,25 +89,17 @@ def test_comes_back_to_the_bit_and_into_the_pytorch_network(network):
     assert reference.load_state_dict(state, strict=True)
 
 
-def test_the_state_dict_is_a_copy():
+@pytest.mark.parametrize("way", ["into the model", "out of it"])
+def test_weights_are_copied(way, state):
     model = keras_model()
-    state = to_torch_state_dict(model, "timm")
-    before = model.get_weights()
+    if way == "into the model":
+        load_torch_weights(model, state)
+    else:
+        state = to_torch_state_dict(model, "timm")
+    before = [weight.copy() for weight in model.get_weights()]
     for tensor in state.values():
         tensor.fill_(7)
-    for now, then in zip(model.get_weights(), before, strict=True):
-        np.testing.assert_array_equal(now, then)
-
-
-def test_the_models_weights_are_a_copy():
-    network, model = torch_network(), keras_model()
-    load_torch_weights(model, network.state_dict())
-    before = [weight.copy() for weight in model.get_weights()]
-    with torch.no_grad():
-        for parameter in network.parameters():
-            parameter.add_(1)
-    for now, then in zip(model.get_weights(), before, strict=True):
-        np.testing.assert_array_equal(now, then)
+    assert_unchanged(model, before)
 
 
 WRAPPED = {
@@ -131,12 +128,13 @@ def test_wrappings_are_seen_through(wrapping, state):
     assert same_weights(model, state)
 
 
-def test_half_precision_is_widened(state):
-    model = keras_model()
-    for dtype in (torch.float16, torch.bfloat16):
-        half = {name: tensor.to(dtype) for name, tensor in state.items()}
-        load_torch_weights(model, half)
-        assert same_weights(model, {name: tensor.float() for name, tensor in half.items() if "num" not in name})
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("as_file", [False, True])
+def test_half_precision_is_widened(dtype, as_file, state, tmp_path):
+    model, half = keras_model(), {name: tensor.to(dtype) for name, tensor in state.items()}
+    save_file(half, tmp_path / "half.safetensors")
+    load_torch_weights(model, tmp_path / "half.safetensors" if as_file else half)
+    assert same_weights(model, {name: tensor.float() for name, tensor in half.items() if "num" not in name})
 
 
 @pytest.mark.parametrize("name", ["w.safetensors", "w.pt", "w.pth", "w.pth.tar", "pytorch_model.bin"])
@@ -153,14 +151,6 @@ def test_files(name, state, tmp_path):
     assert same_weights(keras_model(weights=path), state)
 
 
-def test_a_half_precision_safetensors_file(state, tmp_path):
-    half = {name: tensor.bfloat16() if tensor.is_floating_point() else tensor for name, tensor in state.items()}
-    save_file(half, tmp_path / "half.safetensors")
-    model = keras_model()
-    load_torch_weights(model, tmp_path / "half.safetensors")
-    assert same_weights(model, {name: tensor.float() for name, tensor in half.items() if "num" not in name})
-
-
 def test_a_model_without_a_head_leaves_the_head_out(state, images):
     model = keras_model(include_top=False)
     load_torch_weights(model, state)
@@ -174,8 +164,7 @@ def test_a_new_head_stays_as_it_was_and_the_rest_is_loaded(state):
         model = keras_model(num_classes=classes)
         before = model.get_layer("head").get_weights()
         load_torch_weights(model, state, new_head=True)
-        for then, now in zip(before, model.get_layer("head").get_weights(), strict=True):
-            np.testing.assert_array_equal(then, now)
+        assert_unchanged(model.get_layer("head"), before)
         assert same_weights(model, {name: tensor for name, tensor in state.items() if "head" not in name})
 
 
@@ -221,8 +210,7 @@ def test_refuses_what_does_not_fit_and_leaves_the_model_as_it_was(case, state):
     with pytest.raises(ValueError, match=message) as refusal:
         load_torch_weights(model, change(state))
     assert "\n" not in str(refusal.value)
-    for then, now in zip(before, model.get_weights(), strict=True):
-        np.testing.assert_array_equal(then, now)
+    assert_unchanged(model, before)
 
 
 def test_refuses_another_layout_than_the_models():
@@ -253,7 +241,7 @@ class RunsCode:
 
 
 def test_refuses_files_that_it_cannot_trust_or_read(state, tmp_path, capsys):
-    model, before = keras_model(), None
+    model = keras_model()
     before = model.get_weights()
     torch.save({"state_dict": state, "extra": RunsCode()}, tmp_path / "code.pt")
     (tmp_path / "cut.pt").write_bytes((tmp_path / "code.pt").read_bytes()[:-2000])
@@ -278,5 +266,4 @@ def test_refuses_files_that_it_cannot_trust_or_read(state, tmp_path, capsys):
     (tmp_path / "w.npz").write_bytes(b"")
     with pytest.raises(ValueError, match="source must be a .safetensors, .pt, .pth, .pth.tar, .bin file, got .*w.npz"):
         load_torch_weights(model, tmp_path / "w.npz")
-    for then, now in zip(before, model.get_weights(), strict=True):
-        np.testing.assert_array_equal(then, now)
+    assert_unchanged(model, before)
