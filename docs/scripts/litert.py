@@ -5,8 +5,13 @@
 writes docs/results/litert.csv and prints it in Markdown: milliseconds for one image of 32 x 32 pixels, the median
 of rounds in which all networks take turns, and the operations of each. Weights do not matter here: they are random,
 norms included.
+
+    KERAS_BACKEND=tensorflow python docs/scripts/litert.py --blocks
+
+compares kernels of 7 x 7 in blocks with whole ones, at 224 x 224 pixels and on one thread, in docs/results/blocks.csv.
 """
 
+import argparse
 import collections
 import csv
 import os
@@ -14,12 +19,14 @@ import statistics
 import tempfile
 import time
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
 import keras_mixers
 from keras_mixers.environment import describe_environment
+from keras_mixers.export import litert
 from keras_mixers.export.comparison import drawn_images
 
 RESULTS = Path(__file__).parents[1] / "results"
@@ -33,6 +40,7 @@ FORMS = {
 }
 NETWORKS = {"SplitMixer-I-256/8": "splitmixer_i_256_8", "ConvMixer-256/8": "convmixer_256_8_p2_k5"}
 ROUNDS, CALLS = 40, 20
+LARGE = {"ConvMixer-256/8": (256, 8, "gelu"), "ConvMixer-768/32": (768, 32, "relu")}
 
 
 def with_random_norms(model):
@@ -79,8 +87,45 @@ def markdown(rows):
     return "\n".join(lines)
 
 
-def main():
-    """Writes the table."""
+def compare_blocks():
+    """Writes docs/results/blocks.csv: the milliseconds of a call in time of the processor, whole kernels and blocks."""
+    images = np.random.default_rng(0).normal(size=(2, 224, 224, 3)).astype("float32")
+    rows = []
+    for network, (dim, depth, activation) in LARGE.items():
+        model = with_random_norms(
+            keras_mixers.ConvMixer(dim, depth, 7, 7, activation=activation, input_shape=(224, 224, 3))
+        )
+        for quantization in (None, "int8"):
+            interpreters, times = {}, collections.defaultdict(list)
+            for form, taps in (("blocks", litert.DEPTHWISE_TAPS), ("whole", None)):
+                with tempfile.TemporaryDirectory() as folder, mock.patch.object(litert, "DEPTHWISE_TAPS", taps):
+                    path = Path(folder, "network.tflite")
+                    keras_mixers.export_model(
+                        model, path, batch_size=1, quantization=quantization, images=images, tolerance=9,
+                        representative_data=images if quantization else None,
+                    )  # fmt: skip
+                    interpreter = interpreters[form] = Interpreter(model_content=path.read_bytes(), num_threads=1)
+                interpreter.allocate_tensors()
+                interpreter.set_tensor(interpreter.get_input_details()[0]["index"], images[:1])
+                interpreter.invoke()
+            for _ in range(9):
+                for form, interpreter in interpreters.items():
+                    start = time.thread_time()
+                    interpreter.invoke()
+                    times[form].append(1000 * (time.thread_time() - start))
+            whole, blocks = (statistics.median(times[form]) for form in ("whole", "blocks"))
+            rows.append((network, quantization or "float32", f"{whole:.1f}", f"{blocks:.1f}", f"{blocks / whole:.2f}"))
+    with (RESULTS / "blocks.csv").open("w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(("network", "numbers", "whole", "blocks", "ratio", "machine"))
+        writer.writerows((*row, describe_environment()) for row in rows)
+    print("| network | numbers | whole (ms) | blocks (ms) | ratio |\n| --- | --- | ---: | ---: | ---: |")
+    for row in rows:
+        print(f"| {' | '.join(row)} |")
+
+
+def compare_forms():
+    """Writes docs/results/litert.csv."""
     image = np.random.default_rng(0).normal(size=(1, 32, 32, 3)).astype("float32")
     rows, times, interpreters = {}, collections.defaultdict(list), {}
     with tempfile.TemporaryDirectory() as folder:
@@ -113,6 +158,16 @@ def main():
             writer.writerow((*key, f"{middle:.3f}", f"{lower:.3f}", f"{upper:.3f}", *rows[key], describe_environment()))
     with (RESULTS / "litert.csv").open(newline="") as file:
         print(markdown(list(csv.DictReader(file))))
+
+
+def main():
+    """Writes one of the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--blocks", action="store_true", help="compare blocks of large kernels with whole ones")
+    if parser.parse_args().blocks:
+        compare_blocks()
+    else:
+        compare_forms()
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ residual, and one for the channels that a split mixer leaves unmixed, since an a
 import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import Any
 
 import keras
@@ -68,6 +68,8 @@ class Form:
         data_format: layout of the feature maps; the images keep that of the network.
         multiply_add: the layer of a norm that remains: `"norm"`, a batch norm, or `"depthwise"`, a 1 × 1 depthwise
             convolution, which LiteRT computes in one pass.
+        depthwise_taps: the most taps that a depthwise kernel may have. A larger one is cut into blocks, whose
+            results are added. None for any size.
         folded: whether norms are folded.
         units: whether feature maps may be in other units than their norm's, by a factor per channel.
         image_size: (height, width) of the images, None where the network's own holds.
@@ -77,6 +79,7 @@ class Form:
 
     data_format: str = "channels_last"
     multiply_add: str = "norm"
+    depthwise_taps: int | None = None
     folded: bool = True
     units: bool = True
     image_size: tuple[int | None, int | None] | None = None
@@ -170,12 +173,44 @@ class Writer:
         if options["padding"] == "same" and kernel.shape[:2] != (1, 1):
             maps = self.without_shift(maps, f"{name}_norm_before")
         if isinstance(convolution, keras.layers.DepthwiseConv2D):
-            plain = keras.layers.DepthwiseConv2D(kernel.shape[:2], name=name, **options)
-            shift = np.einsum("ijco,c->co", kernel, maps.shift).ravel()
-        else:
-            plain = keras.layers.Conv2D(kernel.shape[3], kernel.shape[:2], name=name, **options)
-            shift = np.einsum("ijco,c->o", kernel, maps.shift)
-        return self.maps(self._call(plain, maps.tensor, kernel * maps.scale[:, None], bias + shift))
+            shift = bias + np.einsum("ijco,c->co", kernel, maps.shift).ravel()
+            return self.maps(self._depthwise(maps.tensor, kernel * maps.scale[:, None], shift, name, options))
+        plain = keras.layers.Conv2D(kernel.shape[3], kernel.shape[:2], name=name, **options)
+        shift = bias + np.einsum("ijco,c->o", kernel, maps.shift)
+        return self.maps(self._call(plain, maps.tensor, kernel * maps.scale[:, None], shift))
+
+    def _depthwise(self, x: Any, kernel: np.ndarray, bias: np.ndarray, name: str, options: dict[str, Any]) -> Any:
+        """Writes out a depthwise convolution, in blocks if its kernel has more taps than `form` allows.
+
+        A block of the kernel sees the image moved: padded on one side by what it is cropped on the other. The results
+        are added, the bias is in the first.
+        """
+        size = kernel.shape[:2]
+        blocks = kernel_blocks(size, self.form.depthwise_taps)
+        if len(blocks) == 1 or any(np.ravel([options["strides"], options["dilation_rate"]]) != 1):
+            return self._call(keras.layers.DepthwiseConv2D(size, name=name, **options), x, kernel, bias)
+        data_format, results = self.form.data_format, []
+        for spans in blocks:
+            border = [
+                ((length - 1) // 2 - start, length // 2 - (length - stop)) if options["padding"] == "same"
+                else (-start, stop - length)
+                for length, (start, stop) in zip(size, spans, strict=True)
+            ]  # fmt: skip
+            block_name = "_".join(map(str, (name, *chain(*spans))))
+            y = x
+            for resize, sign, ending in (
+                (keras.layers.Cropping2D, -1, "crop"), (keras.layers.ZeroPadding2D, 1, "pad")
+            ):  # fmt: skip
+                amounts = tuple(tuple(max(0, sign * amount) for amount in side) for side in border)
+                if any(chain(*amounts)):
+                    y = resize(amounts, data_format, name=f"{block_name}_{ending}")(y)
+            block = kernel[tuple(slice(*span) for span in spans)]
+            plain = keras.layers.DepthwiseConv2D(block.shape[:2], data_format=data_format, name=block_name)
+            results.append(self._call(plain, y, block, np.zeros_like(bias) if results else bias))
+        total = results[0]
+        for i, result in enumerate(results[1:]):
+            total = keras.layers.Add(name=f"{name}_sum_{i}" if i < len(results) - 2 else name)([total, result])
+        return total
 
     def finish(self, layer: keras.layers.Layer, norm: keras.layers.Layer | None, maps: Maps, name: str) -> Maps:
         """Writes out the activation of a layer, and leaves the norm after it to whatever follows."""
@@ -306,6 +341,42 @@ class Writer:
         if given == wanted:
             return x
         return keras.layers.Permute((2, 3, 1) if wanted == "channels_last" else (3, 1, 2), name=name)(x)
+
+
+Span = tuple[int, int]
+
+
+def kernel_blocks(size: tuple[int, int], taps: int | None) -> list[tuple[Span, Span]]:
+    """Cuts a kernel into the fewest blocks of at most so many taps, each a span of rows and one of columns.
+
+    Where blocks of whole rows are as few as others, they are preferred.
+
+    Args:
+        size: height and width of the kernel.
+        taps: the most taps of a block, None for any number.
+
+    Example:
+        >>> kernel_blocks((5, 5), 25)
+        [((0, 5), (0, 5))]
+        >>> kernel_blocks((7, 7), 25)
+        [((0, 3), (0, 7)), ((3, 6), (0, 7)), ((6, 7), (0, 7))]
+        >>> kernel_blocks((9, 9), 25)
+        [((0, 5), (0, 5)), ((0, 5), (5, 9)), ((5, 9), (0, 5)), ((5, 9), (5, 9))]
+    """
+    height, width = size
+    if taps is None or height * width <= taps:
+        return [((0, height), (0, width))]
+
+    def cut(columns: int) -> list[tuple[Span, Span]]:
+        across = min(width, -(-width // columns))
+        down = max(1, min(height, taps // across))
+        return [
+            ((top, min(top + down, height)), (left, min(left + across, width)))
+            for top in range(0, height, down)
+            for left in range(0, width, across)
+        ]
+
+    return min((cut(columns) for columns in range(1, width + 1) if -(-width // columns) <= taps), key=len)
 
 
 def _is_divisor(scale: np.ndarray) -> bool:

@@ -11,6 +11,8 @@ from keras_mixers.export.folding import Form
 from keras_mixers.export.format import Format, Job, Quantization, Run
 from keras_mixers.export.saved_model import save
 
+DEPTHWISE_TAPS = 25  # XNNPACK has kernels for up to so many, and computes larger ones ten times slower
+
 
 class LiteRT(Format):
     """A .tflite file of builtin operations; its metadata are in a zip archive at its end, as Android's tools expect."""
@@ -27,6 +29,7 @@ class LiteRT(Format):
     }
 
     def form(self, form: Form, quantization: str | None) -> Form:
+        form = replace(form, depthwise_taps=DEPTHWISE_TAPS)
         if form.folded:
             # int8 has one range per tensor: channels stay on the scale of the norm's output.
             form = replace(form, multiply_add="depthwise", units=quantization not in ("dynamic", "int8"))

@@ -149,6 +149,32 @@ def test_builtin_operations_only_and_at_most_half_of_those_of_norms(randomize, t
     assert not [name for name in operations["folded"] + operations["plain"] if name.startswith("Flex")]
 
 
+@on_tensorflow
+@pytest.mark.parametrize("quantization", [None, "int8"])
+def test_large_kernels_are_written_in_blocks(quantization, randomize, photographs, tmp_path, monkeypatch):
+    network = randomize(small("ConvMixer", dim=32, kernel_size=7, input_shape=(16, 16, 3)))
+    network.pixels = PIXELS
+    arguments = {"images": photographs, "quantization": quantization, "representative_data": photographs}
+    report = export_model(network, tmp_path / "blocks.tflite", **arguments)
+    monkeypatch.setattr("keras_mixers.export.litert.DEPTHWISE_TAPS", None)
+    whole = export_model(network, tmp_path / "whole.tflite", **arguments)
+    assert taps_of(tmp_path / "whole.tflite") - taps_of(tmp_path / "blocks.tflite") == {49}
+    assert max(taps_of(tmp_path / "blocks.tflite")) <= 25
+    assert whole.max_difference < (0.05 if quantization else 1e-5)
+    assert report.max_difference < (2 * whole.max_difference if quantization else 1e-5)
+
+
+def taps_of(path):
+    """The sizes of the depthwise kernels of a LiteRT file."""
+    from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+    plain = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+    interpreter = Interpreter(str(path), experimental_op_resolver_type=plain)
+    shapes = {tensor["index"]: tensor["shape"] for tensor in interpreter.get_tensor_details()}
+    depthwise = [each for each in interpreter._get_ops_details() if each["op_name"] == "DEPTHWISE_CONV_2D"]
+    return {int(np.prod(shapes[each["inputs"][1]][1:3])) for each in depthwise}
+
+
 @pytest.mark.backend_independent
 def test_onnx_in_eight_bits(network, photographs, tmp_path):
     for quantization, tolerance in (("dynamic", 0.05), ("int8", 0.1)):

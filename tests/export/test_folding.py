@@ -1,7 +1,9 @@
 """A folded network gives what the network gives, from plain Keras layers and with less to do."""
 
+import itertools
 import subprocess
 import sys
+from dataclasses import replace
 
 import keras
 import numpy as np
@@ -10,7 +12,7 @@ from keras import ops
 from small_networks import for_every_builder, small
 
 import keras_mixers
-from keras_mixers.export.folding import Form, lower
+from keras_mixers.export.folding import Form, Writer, kernel_blocks, lower
 from keras_mixers.layers.normalization import BatchNormalization
 
 OPTIONS = {
@@ -78,6 +80,78 @@ def test_less_is_left_to_do(randomize):
     assert norms(split_mixer) == [12] * 10
     assert sorted(norms(keras_mixers.fold(split_mixer))) == [4] * 3 + [12] * 3  # of each block the unmixed third
     assert norms(keras_mixers.fold(randomize(keras_mixers.SplitMixerV(12, 3, ratio=2 / 3)))) == [12] * 3
+
+
+KERNELS = {
+    "5": 5,
+    "6": 6,
+    "7": 7,
+    "8": 8,
+    "9": 9,
+    "10": 10,
+    "13": 13,
+    "2 x 14": (2, 14),
+    "14 x 2": (14, 2),
+    "1 x 27": (1, 27),
+}
+
+
+@pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
+@pytest.mark.parametrize("padding", ["same", "valid"])
+@pytest.mark.parametrize("size", KERNELS)
+def test_blocks_of_a_large_kernel_add_up_to_it(size, padding, data_format, rng):
+    channels_last = data_format == "channels_last"
+    if keras.backend.backend() == "tensorflow" and not channels_last:
+        pytest.skip("TensorFlow computes depthwise convolutions of channels first on a GPU only")
+    maps = keras.Input((None, None, 3) if channels_last else (3, None, None))
+    depthwise = keras.layers.DepthwiseConv2D(KERNELS[size], padding=padding, data_format=data_format)
+    depthwise(maps)
+    depthwise.set_weights([rng.normal(size=weight.shape) for weight in depthwise.get_weights()])
+    writer = Writer(Form(data_format=data_format, depthwise_taps=25))
+    scale = rng.uniform(0.5, 2, 3)
+    written = writer.convolve(depthwise, replace(writer.maps(maps), scale=scale), "large")
+    in_blocks = keras.Model(maps, written.tensor)
+    blocks = [layer for layer in in_blocks.layers if isinstance(layer, keras.layers.DepthwiseConv2D)]
+    assert len(blocks) == len(kernel_blocks(depthwise.kernel_size, 25))
+    assert max(np.prod(block.kernel_size) for block in blocks) <= 25
+    images = rng.normal(size=(2, 29, 31, 3) if channels_last else (2, 3, 29, 31)).astype("float32")
+    scaled = images * np.asarray(scale, "float32").reshape((3,) if channels_last else (3, 1, 1))
+    expected = ops.convert_to_numpy(depthwise(scaled))
+    np.testing.assert_allclose(
+        ops.convert_to_numpy(in_blocks(images)), expected, rtol=0, atol=1e-5 * np.abs(expected).max()
+    )
+
+
+@pytest.mark.backend_independent
+def test_blocks_cover_a_kernel_once_and_are_as_few_as_they_can_be():
+    for size in itertools.product(range(1, 15), repeat=2):
+        covered = np.zeros(size, int)
+        for rows, columns in kernel_blocks(size, 25):
+            covered[slice(*rows), slice(*columns)] += 1
+            assert (rows[1] - rows[0]) * (columns[1] - columns[0]) <= 25
+        assert (covered == 1).all()
+    assert [len(kernel_blocks((k, k), 25)) for k in (5, 6, 7, 8, 9, 10, 11)] == [1, 2, 3, 3, 4, 4, 6]
+    assert len(kernel_blocks((31, 31), None)) == 1
+
+
+@pytest.mark.backend_independent
+def test_a_network_of_large_kernels_is_the_same_in_blocks(randomize, rng):
+    network = randomize(small("ConvMixer", kernel_size=8))
+    assert_equal_outputs(network, lower(network, Form(depthwise_taps=25)), images_of(network, rng))
+
+
+@pytest.mark.backend_independent
+@pytest.mark.parametrize("options", [{"strides": 2}, {"dilation_rate": 2}])
+def test_a_kernel_with_a_stride_or_a_dilation_stays_whole(options, rng):
+    maps = keras.Input((20, 20, 3))
+    depthwise = keras.layers.DepthwiseConv2D(7, padding="same", **options)
+    depthwise(maps)
+    writer = Writer(Form(depthwise_taps=25))
+    written = keras.Model(maps, writer.convolve(depthwise, writer.maps(maps), "whole").tensor)
+    images = rng.normal(size=(1, 20, 20, 3)).astype("float32")
+    np.testing.assert_allclose(
+        ops.convert_to_numpy(written(images)), ops.convert_to_numpy(depthwise(images)), atol=1e-5
+    )
 
 
 def test_a_scale_of_zero_is_not_divided_by(randomize, rng):

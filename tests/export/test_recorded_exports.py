@@ -62,3 +62,16 @@ def test_litert():
             plain, folded = (rows[network, form, threads] for form in ("plain", "folded"))
             assert int(folded["norms"]) <= int(plain["norms"]) / 2
             assert float(folded["milliseconds"]) <= float(plain["milliseconds"])
+
+
+def test_blocks_take_at_most_half_of_the_time():
+    with (DOCS / "results" / "blocks.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {(row["network"], row["numbers"]) for row in rows} == {
+        (network, numbers) for network in script("litert").LARGE for numbers in ("float32", "int8")
+    }
+    page = (DOCS / "export.md").read_text()
+    for row in rows:
+        assert float(row["blocks"]) <= 0.5 * float(row["whole"])
+        columns = ("network", "numbers", "whole", "blocks", "ratio")
+        assert f"| {' | '.join(row[name] for name in columns)} |" in page
