@@ -17,6 +17,8 @@ from keras_mixers import backends
 TICKS = 0.02
 # What Linux calls a CPU's instructions for products of bfloat16 matrices.
 BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16"}
+# What speed depends on, by Linux's names.
+FEATURES = ("avx2", "avx512f", "avx512_vnni", *sorted(BFLOAT16_FLAGS), "amx_int8")
 
 
 @dataclass(frozen=True)
@@ -30,11 +32,14 @@ class Environment:
     keras: str
     backend: str
     torch: str
+    cpu_features: str = ""  # of FEATURES, those that the CPU has
 
     def __str__(self) -> str:
+        features = f"; {self.cpu_features}" if self.cpu_features else ""
         gpu = f", {self.gpu}" if self.gpu else ""
         torch = f", torch {self.torch}" if self.torch and not self.backend.startswith("torch") else ""
-        return f"{self.cpu}, {self.cores} cores{gpu}; Python {self.python}, keras {self.keras} on {self.backend}{torch}"
+        versions = f"Python {self.python}, keras {self.keras} on {self.backend}{torch}"
+        return f"{self.cpu}, {self.cores} cores{gpu}; {versions}{features}"
 
 
 def describe_environment() -> Environment:
@@ -47,6 +52,7 @@ def describe_environment() -> Environment:
         keras=keras.__version__,
         backend=f"{backends.NAME} {import_module(backends.NAME).__version__}",
         torch=metadata.version("torch") if find_spec("torch") else "",
+        cpu_features=" ".join(name for name in FEATURES if name in _cpuinfo("flags").split()),
     )
 
 

@@ -12,6 +12,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "keras_mixers"
 # The rooms from the lowest to the highest, and what each imports of those below: exactly this.
 ROOMS = {
+    "process": set(),
     "backends": set(),
     "layers": {"backends"},
     "weights": {"layers"},

@@ -12,10 +12,19 @@ from collections.abc import Sequence
 from typing import Any
 
 from keras_mixers import backends
+from keras_mixers.backends import contract
 from keras_mixers.benchmark.peak_memory import measure_peak_memory
 from keras_mixers.benchmark.peers import check_peer
 from keras_mixers.benchmark.report import Report, summarize
-from keras_mixers.benchmark.subjects import MODES, choose_subjects, make_subjects, make_tasks, time_in_rounds, warm_up
+from keras_mixers.benchmark.subjects import (
+    MODES,
+    choose_subjects,
+    make_subjects,
+    make_tasks,
+    page_faults_of,
+    time_in_rounds,
+    warm_up,
+)
 from keras_mixers.environment import busy_seconds_of_others, describe_environment, load_of_others
 from keras_mixers.layers.validation import check_positive_int
 
@@ -32,6 +41,7 @@ def benchmark(
     batches: int = 1,
     inference_batches: int | None = None,
     memory: bool = False,
+    keep_memory: bool = True,
 ) -> Report:
     """Measures how fast models of the table run, side by side with peers.
 
@@ -54,6 +64,8 @@ def benchmark(
         batches: batches timed at once.
         inference_batches: the same for inference; None for `batches`.
         memory: whether to measure the peak memory of each subject too, in a process of its own.
+        keep_memory: whether the process keeps its memory, for ours and for peers alike, as
+            `keras_mixers.training.keep_memory` explains; it is never undone.
 
     Returns:
         A `Report`.
@@ -72,6 +84,8 @@ def benchmark(
     batches_of["inference"] = check_positive_int("inference_batches", inference_batches or batches)
     peers = [check_peer(peer) for peer in dict.fromkeys(against)]
 
+    if keep_memory and not backends.keep_memory() and backends.device() == "cpu":
+        contract.keep_freed_memory()  # for peers of PyTorch beside another backend
     results, notes = [], []
     for task in tasks:
         names, refusals = choose_subjects(task, peers)
@@ -83,7 +97,8 @@ def benchmark(
         start, before = time.perf_counter(), busy_seconds_of_others()
         times = time_in_rounds(subjects, repetitions, batches_of[task.mode])
         load = load_of_others(before, busy_seconds_of_others(), time.perf_counter() - start)
-        results += summarize(task, times, batches_of[task.mode], peaks, load)
+        faults = {subject.name: page_faults_of(subject) for subject in subjects}
+        results += summarize(task, times, batches_of[task.mode], peaks, load, faults)
         del subjects
         gc.collect()
     return Report(describe_environment(), tuple(results), tuple(dict.fromkeys(notes)))

@@ -3,7 +3,7 @@
 import csv
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass, fields
 from pathlib import Path
 
@@ -17,6 +17,8 @@ from keras_mixers.profiling.table import aligned
 
 # The part of all cores above which other processes make the ratios of a task useless.
 DISTURBING_LOAD = 0.1
+# In a batch: 40 MB anew.
+MANY_PAGE_FAULTS = 10_000
 
 
 @dataclass(frozen=True)
@@ -37,11 +39,17 @@ class Timing:
     latency_ms: float | None = None  # median, for a batch of 1 only
     peak_memory_mb: float | None = None  # millions of bytes: of its whole process on a CPU, of its tensors on a GPU
     load_of_others: float | None = None  # mean number of cores that other processes kept busy
+    page_faults: int | None = None  # pages of memory that the system provided anew for one batch
 
     @property
     def disturbed(self) -> bool:
         """Whether other processes were so busy that the times and ratios do not count."""
         return (self.load_of_others or 0) > DISTURBING_LOAD * os.cpu_count()
+
+    @property
+    def gives_memory_back(self) -> bool:
+        """Whether memory is returned to the system after each batch, and requested again for the next."""
+        return (self.page_faults or 0) > MANY_PAGE_FAULTS
 
 
 @dataclass(frozen=True)
@@ -88,6 +96,7 @@ def summarize(
     batches: int,
     peaks: dict[str, float],
     load_of_others: float | None = None,
+    page_faults: Mapping[str, int | None] | None = None,
 ) -> list[Timing]:
     """Turns the seconds that each subject took for `batches` batches in each round into the results of a task."""
 
@@ -104,6 +113,7 @@ def summarize(
             latency_ms=float(np.median(seconds / batches)) * 1000 if task.batch == 1 else None,
             peak_memory_mb=peaks.get(name),
             load_of_others=load_of_others,
+            page_faults=(page_faults or {}).get(name),
             **asdict(task),
         )
 
@@ -168,12 +178,18 @@ def _comparisons(results: Sequence[Timing]) -> list[tuple[object, ...]]:
 
 
 def _warnings(results: Sequence[Timing]) -> list[str]:
-    """Returns a sentence for each task that other processes disturbed."""
-    warnings = (
+    """Returns a sentence for each task that other processes disturbed, and each subject that gives memory back."""
+    warnings = [
         f"DISTURBED: other processes kept {result.load_of_others:.1f} of {os.cpu_count()} cores busy while "
         f"{result.model} was timed ({result.mode}, batch {result.batch}), so its ratios do not count; measure again "
         "when the machine is idle."
         for result in results
         if result.disturbed
-    )
+    ]
+    warnings += [
+        f"MEMORY GIVEN BACK: {result.subject!r} took {result.page_faults:,} page faults for a batch of {result.batch} "
+        f"({result.model}, {result.mode}); with kept memory (keep_memory=True) it may be twice as fast."
+        for result in results
+        if result.gives_memory_back
+    ]
     return list(dict.fromkeys(warnings))

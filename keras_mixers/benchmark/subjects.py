@@ -15,6 +15,11 @@ from keras_mixers.models import create_model, get_preset
 from keras_mixers.profiling import without_values
 from keras_mixers.training import AdamW
 
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None
+
 MODES = ("inference", "training")
 PRECISIONS = tuple(DTYPE_POLICIES)
 OURS = "ours"
@@ -146,6 +151,17 @@ def _torch_subject(name: str, task: Task, images: np.ndarray, labels: np.ndarray
             return loss
 
     return Subject(name, train, wait_for)
+
+
+def page_faults_of(subject: Subject) -> int | None:
+    """Returns how many pages of memory the system provides anew for one batch, None where it does not count them."""
+    if resource is None:
+        return None
+    subject.wait()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    subject.step()
+    subject.wait()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
 
 def warm_up(subject: Subject, clock: Callable[[], float] = time.perf_counter) -> None:

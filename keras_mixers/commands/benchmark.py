@@ -25,6 +25,8 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--batches", type=whole_number, metavar="N", help="batches timed at once (default: 1)")
     add("--protocol", choices=("paper",), help="the papers' batch, precision and batches, for the device")
     add("--memory", action="store_true", help="measure peak memory too, each subject in a process of its own")
+    keep = "keep memory that was freed, for peers too (default: it is kept)"
+    add("--keep-memory", action=argparse.BooleanOptionalAction, default=True, help=keep)
     add("--csv", metavar="FILE", help="append the results to this file")
     add("--json", metavar="FILE", help="write the results to this file")
 
@@ -48,6 +50,7 @@ def _run(arguments: argparse.Namespace) -> int:
         modes=arguments.modes,
         repetitions=arguments.repetitions,
         memory=arguments.memory,
+        keep_memory=arguments.keep_memory,
         **(paper_protocol() if arguments.protocol else settings),
     )
     print(report, flush=True)

@@ -55,6 +55,12 @@ def test_says_when_other_processes_disturbed(monkeypatch):
         assert str(report).count("DISTURBED: other processes kept 0.9 of 2 cores busy") == disturbed
 
 
+def test_says_when_memory_is_given_back():
+    report = report_of({"ours": [1], "keras": [2]}, page_faults={"ours": 2, "keras": 30_000})
+    assert [result.gives_memory_back for result in report.results] == [False, True]
+    assert str(report).count("MEMORY GIVEN BACK: 'keras' took 30,000 page faults for a batch of 4") == 1
+
+
 def test_csv_and_json_hold_everything(tmp_path):
     report = report_of({"ours": [1, 2], "keras": [3, 5]})
     path = tmp_path / "results.csv"

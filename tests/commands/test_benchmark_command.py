@@ -43,7 +43,13 @@ def test_hands_its_arguments_on(monkeypatch, run, arguments, settings):
     run("benchmark", *arguments, "--against", "torch", "--memory")
     [(positional, named)] = calls
     assert positional == (["convmixer_256_8_p2_k5", "splitmixer_i_256_8"], ["torch"])
-    others = {"image_size": None, "modes": ("inference", "training"), "repetitions": 7, "memory": True}
+    others = {
+        "image_size": None,
+        "modes": ("inference", "training"),
+        "repetitions": 7,
+        "memory": True,
+        "keep_memory": True,
+    }
     assert named == {**others, **settings}
 
 
