@@ -35,6 +35,7 @@ TABLE = {
     "exports": Script("docs/results/export.csv", ("data_dir", "networks")),
     "litert": Script("docs/results/litert.csv"),
     "depthwise": Script("docs/benchmarks/depthwise.csv, of this backend"),
+    "gpu_compile": Script("docs/benchmarks/gpu_compile.csv, on JAX with its plugin for CUDA"),
     "benchmark_plots": Script("docs/benchmarks/*.png"),
 }
 

@@ -18,6 +18,7 @@ from keras import ops
 __all__ = [
     "FASTEST_DEPTHWISE",
     "FAST_BFLOAT16_ON_CPU",
+    "SHIFTED_UP_TO",
     "adamw",
     "add_bias",
     "assume_device",
@@ -113,6 +114,9 @@ def patch_conv(x: Any, kernel: Any, bias: Any, stride: Sequence[int], padding: s
 # torch, native        2.3 / 11      3.9 / 8       3.7 / 31      5.3 / 44
 # torch, shifted       16.6 / 73     18.8 / 63     55.7 / 360    95.0 / 608
 FASTEST_DEPTHWISE: dict[str, str] = {}
+
+# The most numbers per kernel for which "shifted" is chosen on a device where the above says "native".
+SHIFTED_UP_TO: dict[str, int] = {}
 
 
 def depthwise_native(x: Any, kernel: Any, data_format: str, bias: Any = None) -> Any:

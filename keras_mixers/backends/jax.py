@@ -1,5 +1,6 @@
-"""What JAX computes differently: depthwise convolutions on CPUs, where XLA has no fast one, and GELU."""
+"""What JAX computes differently: depthwise convolutions, GELU, and on GPUs the batch norm."""
 
+import functools
 import glob
 import os
 import warnings
@@ -18,6 +19,8 @@ from keras_mixers.backends import contract
 __all__ = [
     "FASTEST_DEPTHWISE",
     "FAST_BFLOAT16_ON_CPU",
+    "SHIFTED_UP_TO",
+    "batch_norm",
     "compiled",
     "depthwise_shifted",
     "device",
@@ -30,6 +33,9 @@ __all__ = [
 ]
 
 FASTEST_DEPTHWISE = {"cpu": "shifted"}
+# Estimated, as no GPU was there: with 1 x 5 and 5 x 1 a network's inference has a third less traffic, which
+# docs/scripts/gpu_compile.py counts; of 25 products per number the arithmetic should take longer than what they save.
+SHIFTED_UP_TO = {"gpu": 9}
 FAST_BFLOAT16_ON_CPU = False
 
 
@@ -98,6 +104,81 @@ def post_norm(
     return contract.post_norm(x, activation, norm, training, residual)
 
 
+def batch_norm(
+    x: Any, mean: Any, variance: Any, gamma: Any, beta: Any, axis: int, epsilon: float, training: bool
+) -> tuple[Any, Any, Any]:
+    if device() != "gpu" or not training:
+        return contract.batch_norm(x, mean, variance, gamma, beta, axis, epsilon, training)
+    mean, gamma, beta = (
+        ops.cast(value, keras.backend.result_type(x.dtype, "float32")) for value in (mean, gamma, beta)
+    )
+    return normalize_by_batch(x, lax.stop_gradient(mean), gamma, beta, axis % x.ndim, epsilon)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))
+def normalize_by_batch(
+    x: jax.Array, near: jax.Array, gamma: jax.Array, beta: jax.Array, axis: int, epsilon: float
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Computes `contract.batch_norm` in training, and its gradients, each with one pass over memory for its sums.
+
+    The contract takes two: the mean has to be there before the squared distances from it are summed. Here the distances
+    are those from `near`, a guess of the mean, and the squares of both means are subtracted:
+    `variance = E[(x - near)^2] - (mean - near)^2`. In float32 this is as exact where the guess is within a standard
+    deviation of the mean, and keeps three digits at ten. The moving mean is near, and where training begins it is 0,
+    from which an activation's outputs are not far.
+
+    Args:
+        x: feature maps of rank 4.
+        near: a number near the mean of each channel, in the dtype in which sums are computed.
+        gamma: scale of each channel.
+        beta: offset of each channel.
+        axis: that of the channels, from 0 on.
+        epsilon: a small number that is added to the variance.
+    """
+    return _normalize(x, near, gamma, beta, axis, epsilon)[0]
+
+
+def _normalize(x, near, gamma, beta, axis, epsilon):
+    wide, others = _per_channel(axis)
+    distance = x.astype(near.dtype) - wide(near)
+    total, squares = _sums(distance, distance * distance, others)
+    count = x.size // x.shape[axis]
+    mean = near + total / count
+    variance = jnp.maximum(squares / count - (total / count) ** 2, 0)
+    scale = gamma * lax.rsqrt(variance + epsilon)
+    y = x.astype(near.dtype) * wide(scale) + wide(beta - mean * scale)
+    return (y.astype(x.dtype), mean, variance), (x, gamma, mean, variance)
+
+
+def _normalize_backward(axis, epsilon, saved, gradients):
+    x, gamma, mean, variance = saved
+    for_y, for_mean, for_variance = gradients
+    wide, others = _per_channel(axis)
+    for_y, distance = for_y.astype(mean.dtype), x.astype(mean.dtype) - wide(mean)
+    for_beta, product = _sums(for_y, for_y * distance, others)
+    inverse = lax.rsqrt(variance + epsilon)
+    scale, count = gamma * inverse, x.size // x.shape[axis]
+    constant = (for_mean - scale * for_beta) / count
+    slope = (2 * for_variance - scale * inverse**2 * product) / count
+    for_x = for_y * wide(scale) + distance * wide(slope) + wide(constant)
+    return for_x.astype(x.dtype), jnp.zeros_like(mean), product * inverse, for_beta
+
+
+normalize_by_batch.defvjp(_normalize, _normalize_backward)
+
+
+def _per_channel(axis):
+    """A function that spreads one number per channel over feature maps of rank 4, and the axes to sum over."""
+    others = [other for other in range(4) if other != axis]
+    return lambda values: jnp.expand_dims(values, others), others
+
+
+def _sums(a, b, axes):
+    """Sums both arrays in one pass over memory: two sums would be one only where XLA finds them alike."""
+    zero = jnp.zeros((), a.dtype)
+    return lax.reduce((a, b), (zero, zero), lambda one, other: (one[0] + other[0], one[1] + other[1]), axes)
+
+
 def depthwise_shifted(x: Any, kernel: Any, data_format: str, bias: Any = None) -> Any:
     return contract.shifted(shifted_products, x, kernel, data_format, bias)
 
@@ -108,7 +189,7 @@ def shifted_products(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
     In mixed precision the products are summed in float32.
     """
-    return _sum_of_products(_padded(x, _same(kernel)), kernel)
+    return _convolve(x, _same(kernel), kernel)
 
 
 def _forward(x, kernel):
@@ -120,7 +201,10 @@ def _backward(saved, gradient):
     rows, columns, channels = kernel.shape
     # For the image it is the convolution of the gradient with the kernel turned around.
     turned = [(after, before) for before, after in _same(kernel)]
-    for_x = _sum_of_products(_padded(gradient, turned), kernel[::-1, ::-1])
+    for_x = _convolve(gradient, turned, kernel[::-1, ::-1])
+    if device() == "gpu":
+        _, pull_back = jax.vjp(lambda kernel: contract.depthwise_native(x, kernel, "channels_last"), kernel[..., None])
+        return for_x, pull_back(gradient)[0][..., 0]
 
     # For the kernel, each position of the image adds its gradient times its surroundings. XLA sums this in a loop three
     # times faster than it reduces the product of two images once for each number of the kernel.
@@ -149,11 +233,19 @@ def _padded(x, padding):
     return jnp.pad(x, [(0, 0), *padding, (0, 0)])
 
 
+def _convolve(x, padding, kernel):
+    """Pads x and sums the products. On a GPU padding costs nothing, and a barrier keeps x apart from it."""
+    if device() == "gpu":
+        return _add_products(_padded(lax.optimization_barrier(x), padding), kernel)
+    return _sum_of_products(_padded(x, padding), kernel)
+
+
 def _sum_of_products(padded, kernel):
     """Sums the products of a padded image that lies in memory.
 
     XLA would otherwise fuse the padding and what comes before it, such as a GELU, into each of the products, and
-    compute it once per product. The branches are identical on purpose: `cond` makes XLA materialise its operands.
+    compute it once per product. The branches are identical on purpose: `cond` makes XLA materialise its operands, where
+    on a CPU a barrier does not.
     """
     return lax.cond(kernel[0, 0, 0] > 0, _add_products, lambda *operands: _add_products(*operands), padded, kernel)
 

@@ -33,13 +33,16 @@ def depthwise_conv(x: Any, kernel: Any, data_format: str, bias: Any = None, impl
         >>> np.asarray(depthwise_conv(image, kernel, "channels_last")).ravel().tolist()
         [1.0, 3.0, 3.0]
     """
-    chosen = check_implementation(implementation) or _fastest()
+    chosen = check_implementation(implementation) or _fastest(kernel.shape[0] * kernel.shape[1])
     return IMPLEMENTATIONS[chosen](x, kernel, data_format, bias)
 
 
-def _fastest() -> str:
-    table = backends.FASTEST_DEPTHWISE
-    return table.get(backends.device(), "native") if table else "native"  # to ask for the device takes time
+def _fastest(taps: int) -> str:
+    if not backends.FASTEST_DEPTHWISE and not backends.SHIFTED_UP_TO:
+        return "native"  # to ask for the device takes time
+    device = backends.device()
+    small = taps <= backends.SHIFTED_UP_TO.get(device, 0)
+    return "shifted" if small else backends.FASTEST_DEPTHWISE.get(device, "native")
 
 
 def check_implementation(implementation: str | None) -> str | None:

@@ -245,7 +245,7 @@ def test_a_device_can_be_assumed():
 
 
 def test_what_is_computed_is_that_of_the_assumed_device(monkeypatch, rng):
-    """Only on a CPU, JAX sums shifted images and TensorFlow has XLA compile its GELU."""
+    """Only on a CPU, JAX sums shifted images of large kernels and TensorFlow has XLA compile its GELU."""
     own = {"jax": "shifted_products", "tensorflow": "gelu"}.get(backends.NAME)
     if own is None:
         pytest.skip("PyTorch computes alike on all devices")
@@ -256,7 +256,7 @@ def test_what_is_computed_is_that_of_the_assumed_device(monkeypatch, rng):
     module, used = import_module(f"keras_mixers.backends.{backends.NAME}"), []
     function = getattr(module, own)
     monkeypatch.setattr(module, own, lambda *values: used.append(own) or function(*values))
-    x, kernel = (ops.convert_to_tensor(rng.normal(size=s), "float32") for s in (SHAPE, (1, 3, 6, 1)))
+    x, kernel = (ops.convert_to_tensor(rng.normal(size=s), "float32") for s in (SHAPE, (5, 5, 6, 1)))
     for kind in ("cpu", "gpu"):
         with backends.assume_device(kind):
             depthwise_conv(x, kernel, "channels_last")
