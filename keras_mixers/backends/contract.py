@@ -295,13 +295,18 @@ def keep_memory() -> bool:
     return False
 
 
-def keep_freed_memory() -> bool:
-    """Sets glibc's three parameters; returns False under another C library, or if the environment refuses it."""
+def keep_freed_memory(one_heap: bool = False) -> bool:
+    """Sets glibc's parameters; returns False under another C library, or if the environment refuses it.
+
+    Args:
+        one_heap: whether all threads share one, as those of JAX must, whose own heaps hold no large blocks.
+    """
     if os.environ.get(KEEP_MEMORY) == "0" or platform.libc_ver()[0] != "glibc":
         return False
     mallopt = ctypes.CDLL(None).mallopt
-    # No mapping of its own for a large block, nothing returned from the top of the heap, one heap for all threads.
-    return all([mallopt(M_MMAP_MAX, 0), mallopt(M_TRIM_THRESHOLD, -1), mallopt(M_ARENA_MAX, 1)])
+    # No mapping of its own for a large block, and nothing returned from the top of the heap.
+    settings = [(M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, -1), *([(M_ARENA_MAX, 1)] if one_heap else [])]
+    return all([mallopt(*setting) for setting in settings])
 
 
 def peak_memory() -> int:

@@ -58,7 +58,7 @@ _keeps_memory = False
 def keep_memory() -> bool:
     global _keeps_memory
     if not xla_bridge.backends_are_initialized():
-        _keeps_memory = not _has_accelerator() and contract.keep_freed_memory()
+        _keeps_memory = not _has_accelerator() and contract.keep_freed_memory(one_heap=True)
     elif not _keeps_memory and device() == "cpu" and os.environ.get(contract.KEEP_MEMORY) != "0":
         warnings.warn(
             "JAX has started its threads already, so that this process cannot keep its memory, and computes at half "

@@ -204,7 +204,7 @@ def test_the_page_shows_what_was_found():
         ("convmixer_1536_20", "training"): 0.9,
     }
     check(readings, most)
-    shown = (DOCS / "speed_gpu_section.md").read_text()
+    shown = (DOCS / "speed.md").read_text()
     for network, mode in most:
         plain, ours = (readings[network, mode, whose] for whose in ("plain Keras", "ours"))
         cells = [f"{r['kernels']:.0f} / {r['traffic_gib']} / {r['temporary_mib']:.0f}" for r in (plain, ours)]
