@@ -42,6 +42,25 @@ def test_the_table_is_the_csvs():
     assert len(shown) == 3 * 2 * 2
 
 
+@pytest.mark.parametrize(
+    ("name", "column", "values", "row"),
+    [
+        ("batch", "batch", ("64", "512"), "| {backend} | {} | {} |"),
+        ("precision", "precision", ("bfloat16", "float32"), "| {backend} | `{model}` | {} | {} |"),
+    ],
+)
+def test_the_tables_of_batches_and_precisions_are_the_csvs(name, column, values, row):
+    found = {}
+    for each in rows_of(name):
+        if each["mode"] == "training":
+            place = found.setdefault((each["backend"], each["model"]), {})
+            place[each[column]] = f"{float(each['images_per_second']):.0f}"
+    shown = (DOCS / "speed.md").read_text().splitlines()
+    for (backend, model), speeds in found.items():
+        assert row.format(*(speeds[value] for value in values), backend=backend, model=model) in shown
+    assert {backend for backend, _ in found} == {"jax", "tensorflow", "torch"}
+
+
 README_SAYS = (
     r"SplitMixer-I-256/8 trains ([\d.]+) times as fast as the same network in plain Keras layers on JAX, "
     r"([\d.]+) times on TensorFlow and ([\d.]+) times on PyTorch, "
@@ -58,7 +77,7 @@ def test_the_readmes_ratios_are_the_csvs():
 
 
 def test_no_run_was_disturbed():
-    rows = rows_of("cpu") + rows_of("cpu_intel")
+    rows = [row for name in ("cpu", "cpu_intel", "batch", "precision") for row in rows_of(name)]
     assert all(float(row["load_of_others"]) < 0.1 * int(row["machine_cores"]) for row in rows)
 
 
