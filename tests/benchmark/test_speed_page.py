@@ -61,6 +61,19 @@ def test_the_tables_of_batches_and_precisions_are_the_csvs(name, column, values,
     assert {backend for backend, _ in found} == {"jax", "tensorflow", "torch"}
 
 
+def test_the_accuracy_of_bfloat16_is_the_csvs():
+    with (DOCS / "results" / "bfloat16.csv").open(newline="") as file:
+        rows = [*csv.DictReader(file)]
+    half, full = (
+        [float(row["top1"]) for row in rows if f"precision={precision};" in row["changes"]]
+        for precision in ("bfloat16", "float32")
+    )
+    assert len(half) == len(full) == 3
+    shown = f"ends at {sum(half) / 3:.1f} % in bfloat16 and at {sum(full) / 3:.1f} % in float32"
+    assert shown in (DOCS / "speed.md").read_text()
+    assert f"lie up to {max(full) - min(full):.1f} points apart" in (DOCS / "speed.md").read_text()
+
+
 README_SAYS = (
     r"SplitMixer-I-256/8 trains ([\d.]+) times as fast as the same network in plain Keras layers on JAX, "
     r"([\d.]+) times on TensorFlow and ([\d.]+) times on PyTorch, "
