@@ -1,4 +1,4 @@
-"""What TensorFlow computes differently: GELU and half-precision depthwise convolutions on CPUs, batch norms, and clipping across replicas."""
+"""What TensorFlow computes differently: on CPUs GELU and depthwise gradients; batch norms, clipping across replicas."""
 
 import math
 from collections.abc import Callable, Sequence
