@@ -1,8 +1,4 @@
-"""What the equations of both papers have in common: `N(σ{·})` after a convolution, and a residual around it.
-
-`PostNormLayer` holds the activation and the norm, `MixingLayer` adds the residual; the layers in the files beside
-this one bring the convolutions.
-"""
+"""What the equations of both papers have in common: `N(σ{·})` after a convolution, and a residual around it."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -22,9 +18,6 @@ from keras_mixers.layers.validation import (
     check_image_batch,
     check_rate,
 )
-
-NORMALIZATIONS = ("batch", "layer", None)
-INITIALIZERS = ("torch", "keras")
 
 
 def convolution_initializers(initializer: str, fan_in: int) -> dict[str, Any]:
@@ -66,8 +59,8 @@ class PostNormLayer(keras.layers.Layer):
     ) -> None:
         super().__init__(**kwargs)
         self.activation = check_activation(activation)
-        self.normalization = check_choice("normalization", normalization, NORMALIZATIONS)
-        self.initializer = check_choice("initializer", initializer, INITIALIZERS)
+        self.normalization = check_choice("normalization", normalization, ("batch", "layer", None))
+        self.initializer = check_choice("initializer", initializer, ("torch", "keras"))
         self.data_format = check_data_format(data_format)
 
     @property

@@ -80,29 +80,19 @@ class PatchEmbed(PostNormLayer):
         return (batch, *grid, self.dim) if self.data_format == "channels_last" else (batch, self.dim, *grid)
 
     def _grid(self, input_shape: tuple[int | None, ...]) -> list[int | None]:
+        smallest = self.patch_size if self.padding == "valid" else 1
         sizes = input_shape[1:3] if self.data_format == "channels_last" else input_shape[2:4]
-        return [self._patches_along(size) for size in sizes]
-
-    def _patches_along(self, size: int | None) -> int | None:
-        if size is None:
-            return None
-        if size < (self.patch_size if self.padding == "valid" else 1):
-            raise ImageError(
-                f"An image must be at least one patch high and wide, got {size} pixels with "
-                f"patch_size={self.patch_size}; resize the image or choose smaller patches."
-            )
-        if self.padding == "same":
-            return -(-size // self.stride)
-        return (size - self.patch_size) // self.stride + 1
+        for size in sizes:
+            if size is not None and size < smallest:
+                raise ImageError(
+                    f"An image must be at least one patch high and wide, got {size} pixels with "
+                    f"patch_size={self.patch_size}; resize the image or choose smaller patches."
+                )
+        return [None if size is None else (size - smallest) // self.stride + 1 for size in sizes]
 
     def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "dim": self.dim,
-            "patch_size": self.patch_size,
-            "stride": self.stride,
-            "padding": self.padding,
-        }
+        own = {name: getattr(self, name) for name in ("dim", "patch_size", "stride", "padding")}
+        return {**super().get_config(), **own}
 
     def write_out(self, writer: Any, maps: Any) -> Any:
         return writer.finish(self, self.norm, writer.convolve(self.convolution, maps, self.name), self.name)
