@@ -48,13 +48,7 @@ class PointwiseMixer(MixingLayer):
     torch_modules = {"pointwise": "{channel}", "norm": "{channel_norm}"}
 
     def make_convolution(self, inputs: int, outputs: int, name: str) -> PointwiseConvolution:
-        convolution = PointwiseConvolution(
-            outputs,
-            data_format=self.data_format,
-            dtype=self.dtype_policy,
-            name=name,
-            **self.initializers(fan_in=inputs),
-        )
+        convolution = self.new_convolution(PointwiseConvolution, outputs, fan_in=inputs, name=name)
         convolution.build(inputs)
         return convolution
 

@@ -57,15 +57,9 @@ class PatchEmbed(PostNormLayer):
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         channels = self.channels_of(input_shape)
         self.compute_output_shape(input_shape)  # refuses an image smaller than a patch
-        self.convolution = PatchConvolution(
-            self.dim,
-            self.patch_size,
-            strides=self.stride,
-            padding=self.padding,
-            data_format=self.data_format,
-            dtype=self.dtype_policy,
-            name="convolution",
-            **self.initializers(fan_in=self.patch_size**2 * channels),
+        options = {"fan_in": self.patch_size**2 * channels, "strides": self.stride, "padding": self.padding}
+        self.convolution = self.new_convolution(
+            PatchConvolution, self.dim, self.patch_size, name="convolution", **options
         )
         self.convolution.build(input_shape)
         self.norm = self.make_norm(self.dim)
