@@ -48,40 +48,23 @@ class PointwiseMixer(MixingLayer):
     torch_modules = {"pointwise": "{channel}", "norm": "{channel_norm}"}
 
     def make_convolution(self, inputs: int, outputs: int, name: str) -> PointwiseConvolution:
-        convolution = PointwiseConvolution(
-            outputs,
-            data_format=self.data_format,
-            dtype=self.dtype_policy,
-            name=name,
-            **self.initializers(fan_in=inputs),
-        )
+        convolution = self.new_convolution(PointwiseConvolution, outputs, fan_in=inputs, name=name)
         convolution.build(inputs)
         return convolution
 
-    def split(self, x: Any, *positions: int) -> list[Any]:
-        """Cuts the channels at those positions that are inside."""
-        channels = int(x.shape[self.channel_axis])  # a tensor where PyTorch traces
-        return backends.split(x, [p for p in positions if 0 < p < channels], self.channel_axis)
-
-    def join(self, parts: list[Any]) -> Any:
-        return backends.join(parts, self.channel_axis)
-
     def mix_spans(self, x: Any, convolutions: dict[Span, PointwiseConvolution]) -> Any:
         """Convolves the channels of some spans, which lie in order, and leaves the others as they are."""
-        bounds = sorted({0, int(x.shape[self.channel_axis]), *chain(*convolutions)})
-        parts = dict(zip(pairwise(bounds), self.split(x, *bounds), strict=True))
-        return backends.mix_spans(parts, convolutions, self.channel_axis)
+        channels = int(x.shape[self.channel_axis])  # a tensor where PyTorch traces
+        bounds = sorted({0, channels, *chain(*convolutions)})
+        parts = zip(pairwise(bounds), backends.split(x, bounds[1:-1], self.channel_axis), strict=True)
+        return backends.mix_spans(dict(parts), convolutions, self.channel_axis)
 
     def channel_shuffle(self, x: Any, groups: int) -> Any:
         """Channel shuffle: moves channel c of group g to place c * groups + g."""
-        channels = x.shape[self.channel_axis]
-        if self.data_format == "channels_last":
-            height, width = ops.shape(x)[1:3]
-            matrix = ops.reshape(x, (-1, height, width, groups, channels // groups))
-            return ops.reshape(ops.swapaxes(matrix, 3, 4), (-1, height, width, channels))
-        height, width = ops.shape(x)[2:4]
-        matrix = ops.reshape(x, (-1, groups, channels // groups, height, width))
-        return ops.reshape(ops.swapaxes(matrix, 1, 2), (-1, channels, height, width))
+        axis = self.channel_axis % 4
+        before, channels, after = ops.shape(x)[1:axis], x.shape[axis], ops.shape(x)[axis + 1 :]
+        matrix = ops.reshape(x, (-1, *before, groups, channels // groups, *after))
+        return ops.reshape(ops.swapaxes(matrix, axis, axis + 1), (-1, *before, channels, *after))
 
     def mix_channels(self, x: Any) -> Any:
         raise NotImplementedError
@@ -300,7 +283,6 @@ class ChannelSplitMixerI(ChannelSplitMixer):
         ValueError: if an argument is not as above.
 
     Example:
-        >>> import keras
         >>> mixer = ChannelSplitMixerI(ratio=2 / 3, block=1)
         >>> mixer.build((None, 16, 16, 256))
         >>> mixer.mixed_spans
@@ -327,7 +309,6 @@ class ChannelSplitMixerII(ChannelSplitMixer):
         ValueError: if an argument is not as above.
 
     Example:
-        >>> import keras
         >>> mixer = ChannelSplitMixerII(segments=3, block=2)
         >>> mixer.build((None, 16, 16, 256))
         >>> mixer.mixed_spans
@@ -353,7 +334,6 @@ class ChannelSplitMixerIII(ChannelSplitMixer):
         ValueError: if an argument is not as above.
 
     Example:
-        >>> import keras
         >>> mixer = ChannelSplitMixerIII(segments=4, normalization=None)
         >>> mixer.build((None, 16, 16, 256))
         >>> mixer.count_params()
@@ -379,7 +359,6 @@ class ChannelSplitMixerIV(ChannelSplitMixer):
         ValueError: if an argument is not as above.
 
     Example:
-        >>> import keras
         >>> mixer = ChannelSplitMixerIV(segments=4, normalization=None)
         >>> mixer.build((None, 16, 16, 256))
         >>> mixer.count_params()
@@ -406,7 +385,6 @@ class ChannelSplitMixerV(ChannelSplitMixer):
         ValueError: if an argument is not as above.
 
     Example:
-        >>> import keras
         >>> mixer = ChannelSplitMixerV(ratio=2 / 3)
         >>> mixer.build((None, 16, 16, 256))
         >>> mixer.mixed_spans
@@ -442,7 +420,6 @@ class ChannelStrideMixer(PointwiseMixer):
         ValueError: if the windows do not end at the last channel, or their number does not divide the channels.
 
     Example:
-        >>> import keras
         >>> mixer = ChannelStrideMixer(kernel_size=128, normalization=None)
         >>> mixer.build((None, 16, 16, 256))
         >>> mixer.count_params()
@@ -466,13 +443,17 @@ class ChannelStrideMixer(PointwiseMixer):
                 f"windows, got dim={channels}, kernel_size={self.kernel_size}, stride={self.stride}."
             )
         self.filters = channels // self.positions
+        self.windows = [(j * self.stride, j * self.stride + self.kernel_size) for j in range(self.positions)]
         self.pointwise = self.make_convolution(self.kernel_size, self.filters, "pointwise")
         self.norm = self.make_norm(channels)
 
     def mix_channels(self, x: Any) -> Any:
-        starts = [j * self.stride for j in range(self.positions)]
-        windows = [self.split(x, start, start + self.kernel_size)[1 if start else 0] for start in starts]
-        return self.channel_shuffle(self.join([self.pointwise(window) for window in windows]), self.positions)
+        outputs = []
+        for start, stop in self.windows:
+            cuts = [position for position in (start, stop) if 0 < position < self.windows[-1][1]]
+            window = backends.split(x, cuts, self.channel_axis)[1 if start else 0]
+            outputs.append(self.pointwise(window))
+        return self.channel_shuffle(backends.join(outputs, self.channel_axis), self.positions)
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "kernel_size": self.kernel_size, "stride": self.stride}
@@ -483,14 +464,11 @@ class ChannelStrideMixer(PointwiseMixer):
 
     def write_mix(self, writer: Any, maps: Any) -> Any:
         maps = writer.apply(maps, f"{self.name}_norm_before")  # one kernel reads all windows
-        windows = []
-        for j in range(self.positions):
-            start = j * self.stride
-            window = writer.split(maps, [start, start + self.kernel_size])[1 if start else 0]
-            windows.append(writer.convolve(self.pointwise, window, f"{self.name}_{j}"))
-        return writer.channel_shuffle(writer.join(windows), self.positions)
+        windows = [writer.split(maps, span)[1 if span[0] else 0] for span in self.windows]
+        outputs = [writer.convolve(self.pointwise, window, f"{self.name}_{j}") for j, window in enumerate(windows)]
+        return writer.channel_shuffle(writer.join(outputs), self.positions)
 
     def mixed_channels(self, dim: int) -> np.ndarray:
-        starts = np.repeat(np.arange(self.positions) * self.stride, self.filters)[:, None]
+        starts, stops = np.repeat(self.windows, self.filters, axis=0).T[:, :, None]
         channels = np.arange(dim)
-        return _shuffled((starts <= channels) & (channels < starts + self.kernel_size), self.positions)
+        return _shuffled((starts <= channels) & (channels < stops), self.positions)

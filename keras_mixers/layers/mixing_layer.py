@@ -1,8 +1,4 @@
-"""What the equations of both papers have in common: `N(σ{·})` after a convolution, and a residual around it.
-
-`PostNormLayer` holds the activation and the norm, `MixingLayer` adds the residual; the layers in the files beside
-this one bring the convolutions.
-"""
+"""What the equations of both papers have in common: `N(σ{·})` after a convolution, and a residual around it."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -22,9 +18,6 @@ from keras_mixers.layers.validation import (
     check_image_batch,
     check_rate,
 )
-
-NORMALIZATIONS = ("batch", "layer", None)
-INITIALIZERS = ("torch", "keras")
 
 
 def convolution_initializers(initializer: str, fan_in: int) -> dict[str, Any]:
@@ -66,8 +59,8 @@ class PostNormLayer(keras.layers.Layer):
     ) -> None:
         super().__init__(**kwargs)
         self.activation = check_activation(activation)
-        self.normalization = check_choice("normalization", normalization, NORMALIZATIONS)
-        self.initializer = check_choice("initializer", initializer, INITIALIZERS)
+        self.normalization = check_choice("normalization", normalization, ("batch", "layer", None))
+        self.initializer = check_choice("initializer", initializer, ("torch", "keras"))
         self.data_format = check_data_format(data_format)
 
     @property
@@ -80,8 +73,16 @@ class PostNormLayer(keras.layers.Layer):
         self.input_spec = keras.layers.InputSpec(ndim=4, axes={self.channel_axis: channels})
         return channels
 
-    def initializers(self, fan_in: int) -> dict[str, Any]:
-        return convolution_initializers(self.initializer, fan_in)
+    def shape_of(self, channels: int) -> tuple[int | None, ...]:
+        """Returns the shape of feature maps of `channels` channels."""
+        return (None, None, None, channels) if self.data_format == "channels_last" else (None, channels, None, None)
+
+    def new_convolution(
+        self, kind: type[keras.layers.Layer], *arguments: Any, fan_in: int, name: str, **options: Any
+    ) -> Any:
+        """Makes a convolution of this kind, not yet built, whose outputs each sum `fan_in` products."""
+        options |= convolution_initializers(self.initializer, fan_in)
+        return kind(*arguments, data_format=self.data_format, dtype=self.dtype_policy, name=name, **options)
 
     def make_norm(self, channels: int, name: str = "norm") -> keras.layers.Layer | None:
         """Makes N for feature maps of `channels` channels, with PyTorch's epsilon and momentum."""
@@ -93,9 +94,7 @@ class PostNormLayer(keras.layers.Layer):
             norm = ChannelNormalization(data_format=self.data_format, **shared)
         else:
             return None
-        shape = [None] * 4
-        shape[self.channel_axis] = channels
-        norm.build(tuple(shape))
+        norm.build(self.shape_of(channels))
         return norm
 
     def finish(
@@ -185,11 +184,9 @@ class MixingLayer(PostNormLayer):
                 f"drop_path_rate needs residual=True, got drop_path_rate={drop_path_rate} and residual={residual}: "
                 "without a residual nothing would be left of a dropped image."
             )
-        self.drop_path = (
-            keras.layers.Dropout(self.drop_path_rate, noise_shape=(None, 1, 1, 1), dtype=self.dtype_policy)
-            if self.drop_path_rate
-            else None
-        )
+        self.drop_path = None
+        if self.drop_path_rate:
+            self.drop_path = keras.layers.Dropout(drop_path_rate, noise_shape=(None, 1, 1, 1), dtype=self.dtype_policy)
 
     def mix(self, x: Any, training: bool | None) -> tuple[Any, keras.layers.Layer | None]:
         """Returns what the last σ and N are to be applied to, a tensor that nobody else holds, and that N."""

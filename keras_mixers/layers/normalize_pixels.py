@@ -7,7 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_mixers.layers.validation import check_colors, check_data_format, check_std
+from keras_mixers.layers.validation import check_colors, check_data_format
 
 
 @keras.saving.register_keras_serializable(package="keras_mixers")
@@ -37,7 +37,7 @@ class NormalizePixels(keras.layers.Layer):
     ) -> None:
         super().__init__(autocast=False, **kwargs)
         self.mean = check_colors("mean", mean)
-        self.std = check_std(std)
+        self.std = check_colors("std", std, above=0)
         self.data_format = check_data_format(data_format)
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:

@@ -57,15 +57,9 @@ class PatchEmbed(PostNormLayer):
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         channels = self.channels_of(input_shape)
         self.compute_output_shape(input_shape)  # refuses an image smaller than a patch
-        self.convolution = PatchConvolution(
-            self.dim,
-            self.patch_size,
-            strides=self.stride,
-            padding=self.padding,
-            data_format=self.data_format,
-            dtype=self.dtype_policy,
-            name="convolution",
-            **self.initializers(fan_in=self.patch_size**2 * channels),
+        options = {"fan_in": self.patch_size**2 * channels, "strides": self.stride, "padding": self.padding}
+        self.convolution = self.new_convolution(
+            PatchConvolution, self.dim, self.patch_size, name="convolution", **options
         )
         self.convolution.build(input_shape)
         self.norm = self.make_norm(self.dim)
@@ -80,29 +74,19 @@ class PatchEmbed(PostNormLayer):
         return (batch, *grid, self.dim) if self.data_format == "channels_last" else (batch, self.dim, *grid)
 
     def _grid(self, input_shape: tuple[int | None, ...]) -> list[int | None]:
+        smallest = self.patch_size if self.padding == "valid" else 1
         sizes = input_shape[1:3] if self.data_format == "channels_last" else input_shape[2:4]
-        return [self._patches_along(size) for size in sizes]
-
-    def _patches_along(self, size: int | None) -> int | None:
-        if size is None:
-            return None
-        if size < (self.patch_size if self.padding == "valid" else 1):
-            raise ImageError(
-                f"An image must be at least one patch high and wide, got {size} pixels with "
-                f"patch_size={self.patch_size}; resize the image or choose smaller patches."
-            )
-        if self.padding == "same":
-            return -(-size // self.stride)
-        return (size - self.patch_size) // self.stride + 1
+        for size in sizes:
+            if size is not None and size < smallest:
+                raise ImageError(
+                    f"An image must be at least one patch high and wide, got {size} pixels with "
+                    f"patch_size={self.patch_size}; resize the image or choose smaller patches."
+                )
+        return [None if size is None else (size - smallest) // self.stride + 1 for size in sizes]
 
     def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "dim": self.dim,
-            "patch_size": self.patch_size,
-            "stride": self.stride,
-            "padding": self.padding,
-        }
+        own = {name: getattr(self, name) for name in ("dim", "patch_size", "stride", "padding")}
+        return {**super().get_config(), **own}
 
     def write_out(self, writer: Any, maps: Any) -> Any:
         return writer.finish(self, self.norm, writer.convolve(self.convolution, maps, self.name), self.name)

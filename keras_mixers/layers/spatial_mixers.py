@@ -20,17 +20,9 @@ class SpatialMixer(MixingLayer):
         self.implementation = check_implementation(implementation)
 
     def make_convolution(self, channels: int, kernel_size: tuple[int, int], name: str) -> DepthwiseConvolution:
-        convolution = DepthwiseConvolution(
-            kernel_size,
-            implementation=self.implementation,
-            data_format=self.data_format,
-            dtype=self.dtype_policy,
-            name=name,
-            **self.initializers(fan_in=kernel_size[0] * kernel_size[1]),
-        )
-        shape = [None] * 4
-        shape[self.channel_axis] = channels
-        convolution.build(tuple(shape))
+        options = {"fan_in": kernel_size[0] * kernel_size[1], "implementation": self.implementation, "name": name}
+        convolution = self.new_convolution(DepthwiseConvolution, kernel_size, **options)
+        convolution.build(self.shape_of(channels))
         return convolution
 
     def get_config(self) -> dict[str, Any]:

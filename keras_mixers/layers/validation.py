@@ -60,19 +60,14 @@ def check_ratio(ratio: object, above: float) -> float:
     return float(ratio)
 
 
-def check_colors(name: str, value: object) -> tuple[float, float, float]:
-    """Returns `value` as three floats if it holds one finite number for each colour."""
+def check_colors(name: str, value: object, above: float = -math.inf) -> tuple[float, float, float]:
+    """Returns `value` as three floats if it holds one finite number for each colour, and all lie above `above`."""
     numbers_only = isinstance(value, Sequence) and all(isinstance(number, numbers.Real) for number in value)
     if not numbers_only or len(value) != 3 or not all(math.isfinite(number) for number in value):
         raise ValueError(f"{name} must be three numbers, one for each colour, got {name}={value!r}.")
+    if min(value) <= above:
+        raise ValueError(f"{name} must be above {above:g} for each colour, got {name}={value!r}.")
     return tuple(float(number) for number in value)
-
-
-def check_std(std: object) -> tuple[float, float, float]:
-    """Returns standard deviations as three floats if there is one above 0 for each colour."""
-    if min(checked := check_colors("std", std)) <= 0:
-        raise ValueError(f"std must be above 0 for each colour, got std={std!r}.")
-    return checked
 
 
 def check_choice(name: str, value: object, choices: Sequence[object]) -> object:
@@ -124,11 +119,7 @@ def check_image_batch(layer: str, shape: Sequence[int | None], channel_axis: int
 
 
 def check_keras(feature: str, oldest: tuple[int, int]) -> None:
-    """Refuses a feature that the installed Keras is too old for.
-
-    Raises:
-        ImportError: if Keras is older than `oldest`, (major, minor).
-    """
+    """Refuses a feature, by an ImportError, where Keras is older than the version `oldest`, (major, minor)."""
     if tuple(map(int, keras.__version__.split(".")[:2])) < oldest:
         raise ImportError(
             f"{feature} needs Keras {oldest[0]}.{oldest[1]} or newer, got {keras.__version__}: pip install -U keras."

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from keras_mixers.layers.validation import check_choice, check_colors, check_data_format, check_positive_int, check_std
+from keras_mixers.layers.validation import check_choice, check_colors, check_data_format, check_positive_int
 
 RGB = tuple[float, float, float]
 FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
@@ -43,7 +43,7 @@ class ImageSpec:
     def __post_init__(self) -> None:
         check_positive_int("size", self.size)
         check_colors("mean", self.mean)
-        check_std(self.std)
+        check_colors("std", self.std, above=0)
         if not 0 < self.crop_fraction <= 1:
             raise ValueError(f"crop_fraction must be above 0 and at most 1, got crop_fraction={self.crop_fraction}.")
         check_choice("interpolation", self.interpolation, tuple(FILTERS))

@@ -1,5 +1,7 @@
 """What it means for a Keras layer to agree with its reference, on whichever backend runs."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -10,7 +12,8 @@ TOLERANCE = {"rtol": 1e-5, "atol": 1e-5}
 
 both_formats = pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
 
-BATCH_STATISTICS = ("moving_mean", "moving_variance")
+# What every layer takes besides the defaults.
+OTHER_OPTIONS = [{"activation": "relu"}, {"activation": None}, {"normalization": "layer"}, {"normalization": None}]
 
 
 def array(tensor):
@@ -27,7 +30,9 @@ def transposed(shape):
 def run(layer, x, training=False):
     """Call a layer on a channels-last array and give its output as one, whichever format the layer has."""
     channels_first = layer.data_format == "channels_first"
-    y = array(layer(np.asarray(transposed(x) if channels_first else x, "float32"), training=training))
+    x = np.asarray(transposed(x) if channels_first else x, "float32")
+    y = array(layer(x, training=training))
+    assert y.shape == layer.compute_output_shape(x.shape)
     return np.moveaxis(y, 1, -1) if channels_first else y
 
 
@@ -43,12 +48,12 @@ def norm_of(norm):
 
 
 def assert_agrees(layer, x, expected, norms):
-    """Compare the output and then the norms' weights with `expected(training)`: in inference, then in training.
+    """Compare the output and then the norms' weights with `expected(training=...)`: in inference, then in training.
 
     `norms` are the layer's norms in the order of the equation.
     """
     for training in (False, True):
-        y, expected_norms = expected(training)
+        y, expected_norms = expected(training=training)
         np.testing.assert_allclose(run(layer, x, training), y, **TOLERANCE)
         for norm, expected_norm in zip(norms, expected_norms, strict=True):
             found = norm_of(norm)
@@ -61,10 +66,7 @@ def assert_equals_reference(function, layer, x, randomize, **options):
     """Compare a layer of one kernel, one bias and one norm, given random weights, with a function of the reference."""
     randomize(built(layer, x.shape))
     kernel, bias = map(array, layer.weights[:2])
-    norm = norm_of(layer.norm)
-    assert_agrees(
-        layer, x, lambda training: function(x, kernel, bias, norm, training=training, **options), [layer.norm]
-    )
+    assert_agrees(layer, x, functools.partial(function, x, kernel, bias, norm_of(layer.norm), **options), [layer.norm])
 
 
 def weight_gradients(layer, x, upstream):

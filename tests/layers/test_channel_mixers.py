@@ -1,7 +1,19 @@
+import functools
+
 import numpy as np
 import pytest
 import reference
-from agreement import TOLERANCE, array, assert_agrees, assert_equals_reference, both_formats, built, norm_of, run
+from agreement import (
+    OTHER_OPTIONS,
+    TOLERANCE,
+    array,
+    assert_agrees,
+    assert_equals_reference,
+    both_formats,
+    built,
+    norm_of,
+    run,
+)
 
 from keras_mixers.layers import (
     ChannelMixer,
@@ -12,46 +24,13 @@ from keras_mixers.layers import (
     ChannelSplitMixerIV,
     ChannelSplitMixerV,
     ChannelStrideMixer,
-    PatchEmbed,
-    SpatialMixer1D,
-    SpatialMixer2D,
 )
 
 SHAPE = (2, 4, 3, 12)
-
-OPTIONS = [
-    {"activation": "relu"},
-    {"activation": None},
-    {"normalization": "layer"},
-    {"normalization": None},
-    {"residual": True},
-]
-
+OPTIONS = [*OTHER_OPTIONS, {"residual": True}]
 PLAIN = {"activation": None, "normalization": None}
 
-other_options = pytest.mark.parametrize("options", OPTIONS, ids=str)
-
-
-def count(layer, dim):
-    return sum(np.prod(weight.shape) for weight in built(layer, (None, 4, 4, dim)).trainable_weights)
-
-
 # Equal to the reference
-
-
-def assert_split_equals_reference(layer, x, randomize, *, shared=False, **options):
-    randomize(built(layer, x.shape))
-    kernels = [array(mixer.kernel) for mixer in layer.pointwise]
-    biases = [array(mixer.bias) for mixer in layer.pointwise]
-    if shared:
-        kernels, biases = kernels * options["segments"], biases * options["segments"]
-    norm = norm_of(layer.norm)
-    assert_agrees(
-        layer,
-        x,
-        lambda training: reference.channel_split_mixer(x, kernels, biases, norm, training=training, **options),
-        [layer.norm],
-    )
 
 
 @both_formats
@@ -82,22 +61,8 @@ RULES = [
     {"segments": 3, "ratio": 0.5, "shared": True},
     {"segments": 3, "ratio": 0.5, "block": 4},
     {"segments": 3, "ratio": 0.75, "shared": True, "shuffle": True},
+    *({"segments": 3, "ratio": 0.5} | options for options in OPTIONS),
 ]
-
-
-@both_formats
-@pytest.mark.parametrize("rule", RULES, ids=str)
-def test_split_mixer_equals_reference(rule, data_format, rng, randomize):
-    layer = ChannelSplitMixer(data_format=data_format, **rule)
-    assert_split_equals_reference(layer, rng.normal(size=SHAPE), randomize, **rule)
-
-
-@both_formats
-@other_options
-def test_split_mixer_equals_reference_with_other_options(options, data_format, rng, randomize):
-    rule = {"segments": 3, "ratio": 0.5} | options
-    layer = ChannelSplitMixer(data_format=data_format, **rule)
-    assert_split_equals_reference(layer, rng.normal(size=SHAPE), randomize, **rule)
 
 
 PAPER = [
@@ -117,11 +82,20 @@ PAPER = [
 ]
 
 
+SPLIT = [*((ChannelSplitMixer, rule, rule) for rule in RULES), *PAPER]
+
+
 @both_formats
-@pytest.mark.parametrize(("mixer", "arguments", "rule"), PAPER, ids=str)
-def test_the_papers_mixers_equal_the_reference(mixer, arguments, rule, data_format, rng, randomize):
-    layer = mixer(data_format=data_format, **arguments)
-    assert_split_equals_reference(layer, rng.normal(size=SHAPE), randomize, **rule)
+@pytest.mark.parametrize(("mixer", "arguments", "rule"), SPLIT, ids=str)
+def test_split_mixers_equal_the_reference(mixer, arguments, rule, data_format, rng, randomize):
+    layer, x = mixer(data_format=data_format, **arguments), rng.normal(size=SHAPE)
+    randomize(built(layer, SHAPE))
+    uses = rule["segments"] if rule.get("shared") else 1
+    kernels = [array(pointwise.kernel) for pointwise in layer.pointwise] * uses
+    biases = [array(pointwise.bias) for pointwise in layer.pointwise] * uses
+    rule = {name: value for name, value in rule.items() if name != "shared"}
+    expected = functools.partial(reference.channel_split_mixer, x, kernels, biases, norm_of(layer.norm), **rule)
+    assert_agrees(layer, x, expected, [layer.norm])
 
 
 STRIDES = [
@@ -133,25 +107,16 @@ STRIDES = [
     {"kernel_size": 6, "stride": 2},
     {"kernel_size": 10, "stride": 1},
     {"kernel_size": 2, "stride": 5},  # leaves channels 2 to 4 and 7 to 9 unseen
+    *({"kernel_size": 6, "stride": 2} | options for options in OPTIONS),
 ]
 
 
 @both_formats
-@pytest.mark.parametrize("sizes", STRIDES, ids=str)
-def test_stride_mixer_equals_reference(sizes, data_format, rng, randomize):
-    layer = ChannelStrideMixer(data_format=data_format, **sizes)
-    assert_equals_reference(
-        reference.channel_stride_mixer, layer, rng.normal(size=SHAPE), randomize, stride=sizes["stride"]
-    )
-
-
-@both_formats
-@other_options
-def test_stride_mixer_equals_reference_with_other_options(options, data_format, rng, randomize):
-    layer = ChannelStrideMixer(6, stride=2, data_format=data_format, **options)
-    assert_equals_reference(
-        reference.channel_stride_mixer, layer, rng.normal(size=SHAPE), randomize, stride=2, **options
-    )
+@pytest.mark.parametrize("arguments", STRIDES, ids=str)
+def test_stride_mixer_equals_reference(arguments, data_format, rng, randomize):
+    layer = ChannelStrideMixer(data_format=data_format, **arguments)
+    options = {name: value for name, value in arguments.items() if name != "kernel_size"}
+    assert_equals_reference(reference.channel_stride_mixer, layer, rng.normal(size=SHAPE), randomize, **options)
 
 
 # Segments
@@ -165,41 +130,23 @@ def test_ratios_of_256_channels_truncate(mixer, ratio, width):
         assert pointwise.bias.shape == (width,)
 
 
-def test_last_of_three_segments_of_256_channels_takes_the_remainder():
-    widths = [85, 85, 86]
-    layer = built(ChannelSplitMixerIV(segments=3), (None, 4, 4, 256))
-    assert [pointwise.kernel.shape for pointwise in layer.pointwise] == [(width, width) for width in widths]
-    for block in range(5):
-        (pointwise,) = built(ChannelSplitMixerII(segments=3, block=block), (None, 4, 4, 256)).pointwise
-        assert pointwise.kernel.shape == (widths[block % 3], widths[block % 3])
-
-
-@both_formats
-def test_weights_have_the_same_shapes_in_both_formats(data_format):
-    def shapes(layer):
-        return [weight.shape for weight in built(layer, (None, 4, 3, 12)).trainable_weights]
-
-    norm = [(12,), (12,)]
-    assert shapes(ChannelMixer(data_format=data_format)) == [(12, 12), (12,), *norm]
-    assert shapes(ChannelSplitMixerI(data_format=data_format)) == [(8, 8), (8,), *norm]
-    assert shapes(ChannelStrideMixer(6, stride=2, data_format=data_format)) == [(6, 3), (3,), *norm]
-
-
 def written(layer, x):
     """Give the channels that a mixing without activation and norm changes."""
     return np.flatnonzero((run(layer, x) != np.asarray(x, "float32")).any(axis=(0, 1, 2))).tolist()
 
 
-@pytest.mark.parametrize("block", range(4))
-def test_i_mixes_the_first_and_the_last_segment_in_turn(block, rng, randomize):
-    layer = randomize(built(ChannelSplitMixerI(block=block, **PLAIN), SHAPE))
-    expected = range(0, 8) if block % 2 == 0 else range(4, 12)
-    assert written(layer, rng.normal(size=SHAPE)) == list(expected)
-
-
-@pytest.mark.parametrize(("block", "start", "stop"), [(0, 0, 2), (1, 2, 4), (4, 8, 12), (5, 0, 2), (9, 8, 12)])
-def test_ii_mixes_one_segment_after_the_other(block, start, stop, rng, randomize):
-    layer = randomize(built(ChannelSplitMixerII(segments=5, block=block, **PLAIN), SHAPE))
+@pytest.mark.parametrize(
+    ("mixer", "arguments", "start", "stop"),
+    [
+        *((ChannelSplitMixerI, {"block": block}, *[(0, 8), (4, 12)][block % 2]) for block in range(4)),
+        *(
+            (ChannelSplitMixerII, {"segments": 5, "block": block}, start, stop)
+            for block, start, stop in [(0, 0, 2), (1, 2, 4), (4, 8, 12), (5, 0, 2), (9, 8, 12)]
+        ),
+    ],
+)
+def test_i_and_ii_mix_one_segment_after_the_other(mixer, arguments, start, stop, rng, randomize):
+    layer = randomize(built(mixer(**arguments, **PLAIN), SHAPE))
     assert written(layer, rng.normal(size=SHAPE)) == list(range(start, stop))
 
 
@@ -214,38 +161,29 @@ def test_activation_and_norm_act_on_unmixed_channels_too(mixer, rng, randomize):
 # Identities
 
 
-@pytest.mark.parametrize("segments", [1, 2, 3, 4, 6, 12])
-@pytest.mark.parametrize("training", [False, True])
-def test_stride_mixer_over_segments_is_iii_with_a_shuffle(segments, training, rng, randomize):
-    stride_mixer = randomize(built(ChannelStrideMixer(12 // segments), SHAPE))
-    split_mixer = built(ChannelSplitMixer(segments=segments, shared=True, shuffle=True), SHAPE)
-    split_mixer.pointwise[0].kernel.assign(stride_mixer.pointwise.kernel)
-    split_mixer.pointwise[0].bias.assign(stride_mixer.pointwise.bias)
-    split_mixer.norm.set_weights(stride_mixer.norm.get_weights())
-    x = rng.normal(size=SHAPE)
-    np.testing.assert_allclose(run(stride_mixer, x, training), run(split_mixer, x, training), **TOLERANCE)
+def with_identity(kernel, bias, *norm):
+    return [kernel, bias, np.eye(len(bias)), np.zeros(len(bias)), *norm]
 
 
-def test_stride_mixer_over_all_channels_is_the_full_mixer(rng, randomize):
-    stride_mixer, full = built(ChannelStrideMixer(12), SHAPE), randomize(built(ChannelMixer(), SHAPE))
-    stride_mixer.pointwise.kernel.assign(full.pointwise.kernel)
-    stride_mixer.pointwise.bias.assign(full.pointwise.bias)
-    stride_mixer.norm.set_weights(full.norm.get_weights())
-    x = rng.normal(size=SHAPE)
-    np.testing.assert_allclose(run(stride_mixer, x), run(full, x), **TOLERANCE)
+SEGMENTS_SHUFFLED = functools.partial(ChannelSplitMixer, shared=True, shuffle=True)
+SAME = {  # two layers, and the weights of the second from those of the first
+    "stride over all channels": (ChannelMixer(), ChannelStrideMixer(12), lambda *weights: weights),
+    "V, its second kernel an identity": (ChannelMixer(), ChannelSplitMixerV(ratio=1.0), with_identity),
+    **{
+        f"III shuffled, {n} segments": (SEGMENTS_SHUFFLED(n), ChannelStrideMixer(12 // n), lambda *weights: weights)
+        for n in (1, 2, 3, 4, 6, 12)
+    },
+}
 
 
-def test_v_with_all_channels_and_an_identity_second_kernel_is_the_full_mixer(rng, randomize):
-    full, split = randomize(built(ChannelMixer(), SHAPE)), built(ChannelSplitMixerV(ratio=1.0), SHAPE)
-    first, second = split.pointwise
-    first.kernel.assign(full.pointwise.kernel)
-    first.bias.assign(full.pointwise.bias)
-    second.kernel.assign(np.eye(12))
-    second.bias.assign(np.zeros(12))
-    split.norm.set_weights(full.norm.get_weights())
+@pytest.mark.parametrize("case", SAME)
+def test_mixers_that_are_the_same(case, rng, randomize):
+    one, other, weights_of_other = SAME[case]
+    randomize(built(one, SHAPE))
+    built(other, SHAPE).set_weights(weights_of_other(*one.get_weights()))
     x = rng.normal(size=SHAPE)
     for training in (False, True):
-        np.testing.assert_allclose(run(split, x, training), run(full, x, training), **TOLERANCE)
+        np.testing.assert_allclose(run(one, x, training), run(other, x, training), **TOLERANCE)
 
 
 def test_v_is_i_on_the_first_segment_then_i_on_the_last(rng, randomize):
@@ -286,23 +224,26 @@ def test_ii_iii_and_iv_keep_information_within_segments(mixer, training, rng, ra
         assert reached(layers, channel, rng, training) == list(segment)
 
 
-def test_i_passes_information_on_from_the_second_block(rng, randomize):
-    assert reached(blocks_of(ChannelSplitMixerI, 1, randomize, normalization=None), 0, rng) == list(range(8))
-    assert reached(blocks_of(ChannelSplitMixerI, 2, randomize, normalization=None), 0, rng) == list(range(12))
-    assert 0 not in reached(blocks_of(ChannelSplitMixerI, 2, randomize, normalization=None), 11, rng)
-    assert reached(blocks_of(ChannelSplitMixerI, 3, randomize, normalization=None), 11, rng) == list(range(12))
+SHUFFLED = {"segments": 3, "shared": True, "shuffle": True}
 
 
-def test_v_passes_information_on_from_the_first_channel_at_once_and_from_the_last_in_two_blocks(rng, randomize):
-    assert reached(blocks_of(ChannelSplitMixerV, 1, randomize, normalization=None), 0, rng) == list(range(12))
-    assert reached(blocks_of(ChannelSplitMixerV, 1, randomize, normalization=None), 11, rng) == list(range(4, 12))
-    assert reached(blocks_of(ChannelSplitMixerV, 2, randomize, normalization=None), 11, rng) == list(range(12))
-
-
-def test_the_shuffle_passes_information_on_from_the_second_block(rng, randomize):
-    arguments = {"segments": 3, "shared": True, "shuffle": True, "normalization": None}
-    assert len(reached(blocks_of(ChannelSplitMixer, 1, randomize, **arguments), 0, rng)) == 4
-    assert reached(blocks_of(ChannelSplitMixer, 2, randomize, **arguments), 0, rng) == list(range(12))
+@pytest.mark.parametrize(
+    ("mixer", "arguments", "blocks", "channel", "expected"),
+    [
+        (ChannelSplitMixerI, {}, 1, 0, range(8)),
+        (ChannelSplitMixerI, {}, 2, 0, range(12)),
+        (ChannelSplitMixerI, {}, 2, 11, range(4, 12)),
+        (ChannelSplitMixerI, {}, 3, 11, range(12)),
+        (ChannelSplitMixerV, {}, 1, 0, range(12)),
+        (ChannelSplitMixerV, {}, 1, 11, range(4, 12)),
+        (ChannelSplitMixerV, {}, 2, 11, range(12)),
+        (ChannelSplitMixer, SHUFFLED, 1, 0, range(0, 12, 3)),
+        (ChannelSplitMixer, SHUFFLED, 2, 0, range(12)),
+    ],
+)
+def test_overlap_and_shuffle_pass_information_on(mixer, arguments, blocks, channel, expected, rng, randomize):
+    layers = blocks_of(mixer, blocks, randomize, normalization=None, **arguments)
+    assert reached(layers, channel, rng) == list(expected)
 
 
 # Counts
@@ -313,6 +254,9 @@ def test_counts_of_parameters():
 
     def full(width):
         return width**2 + width
+
+    def count(layer, dim):
+        return sum(np.prod(weight.shape) for weight in built(layer, (None, 4, 4, dim)).trainable_weights)
 
     assert count(ChannelMixer(), dim) == full(dim) + norm
     assert count(ChannelSplitMixerI(), dim) == full(170) + norm
@@ -326,25 +270,3 @@ def test_counts_of_parameters():
     assert count(ChannelStrideMixer(128), dim) == 128 * 128 + 128 + norm
     assert count(ChannelStrideMixer(64, stride=64), dim) == 64 * 64 + 64 + norm
     assert count(ChannelStrideMixer(130, stride=18), dim) == 130 * 32 + 32 + norm  # 8 positions of 32 filters
-
-
-@pytest.mark.parametrize(
-    ("spatial", "channel", "published"),
-    [
-        (SpatialMixer2D, lambda block: ChannelMixer(), 594_186),
-        (SpatialMixer1D, lambda block: ChannelMixer(), 569_610),
-        (SpatialMixer1D, lambda block: ChannelSplitMixerI(block=block), 275_834),
-        (SpatialMixer1D, lambda block: ChannelSplitMixerII(block=block), 175_370),
-        (SpatialMixer1D, lambda block: ChannelSplitMixerIII(), 175_370),
-        (SpatialMixer1D, lambda block: ChannelSplitMixerIII(segments=4), 76_554),
-        (SpatialMixer1D, lambda block: ChannelSplitMixerIV(), 307_466),
-        (SpatialMixer1D, lambda block: ChannelSplitMixerV(), 508_394),
-        (SpatialMixer1D, lambda block: ChannelStrideMixer(128), 175_370),
-    ],
-)
-def test_layers_add_up_to_the_papers_networks(spatial, channel, published):
-    """256 channels, 8 blocks, patches of 2 x 2, kernels of 5 and a head of 10 classes."""
-    embed = built(PatchEmbed(256, 2), (None, 32, 32, 3)).count_params() - 2 * 256  # without the moving statistics
-    blocks = sum(count(spatial(5), 256) + count(channel(block), 256) for block in range(8))
-    head = 256 * 10 + 10
-    assert embed + blocks + head == published

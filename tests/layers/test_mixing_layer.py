@@ -7,16 +7,8 @@ import math
 import keras
 import numpy as np
 import pytest
-from agreement import TOLERANCE, array, built, run, transposed, weight_gradients
-from every_layer import (
-    EACH_KIND,
-    EVERY_LAYER,
-    EVERY_MIXER,
-    SHAPE,
-    for_each_kind,
-    for_every_layer,
-    for_every_mixer,
-)
+from agreement import TOLERANCE, array, both_formats, built, run, transposed, weight_gradients
+from every_layer import EACH_KIND, EVERY_LAYER, EVERY_MIXER, SHAPE, for_each_kind, for_every_layer, for_every_mixer
 
 from keras_mixers import layers
 
@@ -30,8 +22,13 @@ def copy_of(layer, **options):
 
 
 def norms_of(layer):
-    norms = [getattr(layer, name, None) for name in ("norm", "width_norm", "height_norm")]
-    return [norm for norm in norms if norm is not None]
+    return [part for part in layer.parts if "norm" in part.name]
+
+
+def difference(y, expected):
+    """Give the norm of the difference, as a part of the norm of what is expected."""
+    expected = array(expected)
+    return np.linalg.norm(array(keras.ops.cast(y, "float32")) - expected) / np.linalg.norm(expected)
 
 
 def test_every_public_layer_is_tested_here():
@@ -68,7 +65,7 @@ def test_data_format_defaults_to_that_of_keras(make):
 
 
 @for_every_layer
-@pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
+@both_formats
 def test_computed_shape_is_the_shape_of_the_output(make, data_format):
     def in_format(shape):
         return transposed(shape) if data_format == "channels_first" else shape
@@ -101,27 +98,18 @@ def test_norms_have_the_papers_constants(make):
 
 
 @for_every_layer
-def test_every_number_of_every_weight_gets_a_gradient(make, rng, randomize):
-    layer = randomize(built(make(), SHAPE))
-    x = rng.normal(size=SHAPE)
-    gradients = weight_gradients(layer, x, rng.normal(size=layer.compute_output_shape(SHAPE)))
-    assert len(gradients) == len(layer.trainable_variables) > 0
-    for weight, gradient in zip(layer.trainable_variables, gradients, strict=True):
-        assert gradient.shape == weight.shape, weight.path
-        assert np.isfinite(gradient).all(), weight.path
-        assert (gradient != 0).all(), weight.path
-
-
-@for_every_layer
-def test_gradients_are_slopes(make, rng, randomize):
+def test_gradients_are_slopes_and_reach_every_number_of_every_weight(make, rng, randomize):
     layer = randomize(built(make(), SHAPE))
     x, upstream = rng.normal(size=SHAPE), rng.normal(size=layer.compute_output_shape(SHAPE))
     weights = layer.trainable_variables
     directions = [rng.normal(size=weight.shape) for weight in weights]
-    slope = sum(
-        np.sum(gradient * direction)
-        for gradient, direction in zip(weight_gradients(layer, x, upstream), directions, strict=True)
-    )
+    gradients = weight_gradients(layer, x, upstream)
+    assert weights
+    for weight, gradient in zip(weights, gradients, strict=True):
+        assert gradient.shape == weight.shape, weight.path
+        assert np.isfinite(gradient).all(), weight.path
+        assert (gradient != 0).all(), weight.path
+
     values = [array(weight) for weight in weights]
 
     def loss(step):
@@ -130,39 +118,22 @@ def test_gradients_are_slopes(make, rng, randomize):
         return np.sum(upstream * run(layer, x, training=True))
 
     step = 1e-3
+    slope = sum(np.sum(gradient * direction) for gradient, direction in zip(gradients, directions, strict=True))
     np.testing.assert_allclose((loss(step) - loss(-step)) / (2 * step), slope, rtol=1e-2, atol=2e-2)
 
 
 # Initial values
 
 
-INITIALIZED = {  # layer, input shape, and (weights, fan_in, fan_out) of each pair of kernel and bias
-    "patch_embed": (lambda **o: layers.PatchEmbed(512, 4, **o), 3, ["convolution"], 48, 16 * 512),
-    "spatial_2d": (lambda **o: layers.SpatialMixer2D(5, **o), 1024, ["convolution"], 25, None),
-    "spatial_1d": (
-        lambda **o: layers.SpatialMixer1D(9, **o),
-        2048,
-        ["width_convolution", "height_convolution"],
-        9,
-        None,
-    ),
-    "channel": (lambda **o: layers.ChannelMixer(**o), 512, ["pointwise"], 512, 512),
-    "split": (lambda **o: layers.ChannelSplitMixerIV(2, **o), 1024, ["pointwise"], 512, 512),
-    "stride": (lambda **o: layers.ChannelStrideMixer(64, stride=960, **o), 1024, ["pointwise"], 64, 512),
+INITIALIZED = {  # layer, channels that come in, and fan_in and fan_out of its kernels
+    "patch_embed": (functools.partial(layers.PatchEmbed, 512, 4), 3, 48, 16 * 512),
+    # Keras reads a depthwise kernel as one from all channels to one.
+    "spatial_2d": (functools.partial(layers.SpatialMixer2D, 5), 1024, 25, None),
+    "spatial_1d": (functools.partial(layers.SpatialMixer1D, 9), 2048, 9, None),
+    "channel": (layers.ChannelMixer, 512, 512, 512),
+    "split": (functools.partial(layers.ChannelSplitMixerIV, 2), 1024, 512, 512),
+    "stride": (functools.partial(layers.ChannelStrideMixer, 64, stride=960), 1024, 64, 512),
 }
-
-initialized = pytest.mark.parametrize(
-    ("make", "channels", "names", "fan_in", "fan_out"), INITIALIZED.values(), ids=INITIALIZED
-)
-
-
-def parts_of(layer, names):
-    """Give the sublayers that hold a kernel and a bias."""
-    parts = []
-    for name in names:
-        part = getattr(layer, name)
-        parts += part if isinstance(part, list | tuple) else [part]
-    return parts
 
 
 def assert_uniform(weight, bound):
@@ -174,24 +145,21 @@ def assert_uniform(weight, bound):
     assert abs(values.mean()) < 3 * bound / math.sqrt(values.size)
 
 
-@initialized
-def test_starts_as_in_pytorch(make, channels, names, fan_in, fan_out):
+@pytest.mark.parametrize(("make", "channels", "fan_in", "fan_out"), INITIALIZED.values(), ids=INITIALIZED)
+@pytest.mark.parametrize("initializer", ["torch", "keras"])
+def test_starts_as_in_pytorch_or_keras(make, channels, fan_in, fan_out, initializer):
     keras.utils.set_random_seed(1)
-    layer = built(make(), (None, 8, 8, channels))
-    for part in parts_of(layer, names):
-        assert_uniform(part.kernel, fan_in**-0.5)
-        assert_uniform(part.bias, fan_in**-0.5)
-
-
-@initialized
-def test_starts_as_in_keras(make, channels, names, fan_in, fan_out):
-    keras.utils.set_random_seed(1)
-    layer = built(make(initializer="keras"), (None, 8, 8, channels))
-    if fan_out is None:  # Keras reads a depthwise kernel as one from all channels to one
-        fan_in, fan_out = fan_in * channels, fan_in
-    for part in parts_of(layer, names):
-        assert_uniform(part.kernel, math.sqrt(6 / (fan_in + fan_out)))
-        assert (array(part.bias) == 0).all()
+    layer = built(make(initializer=initializer), (None, 8, 8, channels))
+    convolutions = [part for part in layer.parts if hasattr(part, "kernel")]
+    assert convolutions
+    for part in convolutions:
+        if initializer == "torch":
+            assert_uniform(part.kernel, fan_in**-0.5)
+            assert_uniform(part.bias, fan_in**-0.5)
+        else:
+            fans = fan_in + fan_out if fan_out else fan_in * channels + fan_in
+            assert_uniform(part.kernel, math.sqrt(6 / fans))
+            assert (array(part.bias) == 0).all()
 
 
 @for_every_layer
@@ -199,9 +167,7 @@ def test_starts_as_in_keras(make, channels, names, fan_in, fan_out):
 def test_no_two_kernels_start_alike_and_norms_start_neutral(make, initializer):
     layer = built(make(initializer=initializer), SHAPE)
     kernels = [array(weight).ravel() for weight in layer.weights if weight.name == "kernel"]
-    assert len(kernels) >= 1
-    firsts = [kernel[:4].tolist() for kernel in kernels]
-    assert len({tuple(first) for first in firsts}) == len(kernels)
+    assert len({tuple(kernel[:4]) for kernel in kernels}) == len(kernels) >= 1
     starts = {"gamma": 1, "beta": 0, "moving_mean": 0, "moving_variance": 1}
     for norm in norms_of(layer):
         for weight in norm.weights:
@@ -212,19 +178,7 @@ def test_no_two_kernels_start_alike_and_norms_start_neutral(make, initializer):
 
 
 @for_every_layer
-def test_config_gives_the_same_layer(make, rng, randomize):
-    layer = randomize(built(make(activation="relu", normalization="layer", name="some_layer"), SHAPE))
-    config = layer.get_config()
-    again = type(layer).from_config(config)
-    assert again.get_config() == config
-    again.build(SHAPE)
-    again.set_weights(layer.get_weights())
-    x = rng.normal(size=SHAPE)
-    np.testing.assert_array_equal(run(again, x), run(layer, x))
-
-
-@for_every_layer
-@pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
+@both_formats
 def test_config_gives_the_same_part_of_a_layer(make, data_format, rng, randomize):
     shape = SHAPE if data_format == "channels_last" else transposed(SHAPE)
     layer = randomize(built(make(data_format=data_format), shape))
@@ -244,79 +198,72 @@ def test_config_gives_the_same_part_of_a_layer(make, data_format, rng, randomize
 
 @for_every_layer
 def test_config_holds_every_argument(make):
+    own = getattr(make, "keywords", {})
     changed = {"activation": "relu", "normalization": None, "initializer": "keras", "data_format": "channels_first"}
-    if make not in (EVERY_LAYER["patch_embed"], EVERY_LAYER["patch_embed_overlap"]):
+    if make in EVERY_MIXER.values():
         changed |= {"residual": True, "drop_path_rate": 0.25}
-    given = changed | getattr(make, "keywords", {}) | {"name": "some_layer", "dtype": "mixed_bfloat16"}
-    config = make(
-        **{name: value for name, value in given.items() if name not in getattr(make, "keywords", {})}
-    ).get_config()
-    for name, value in given.items():
-        if name == "dtype":
-            assert keras.dtype_policies.get(config["dtype"]).name == value
-        else:
-            assert config[name] == value, name
+    config = make(**changed, name="some_layer", dtype="mixed_bfloat16").get_config()
+    assert keras.dtype_policies.get(config["dtype"]).name == "mixed_bfloat16"
+    for name, value in {**changed, **own, "name": "some_layer"}.items():
+        assert config[name] == value, name
 
 
 @for_every_layer
 def test_activation_may_be_a_function(make, rng, randomize):
     layer = randomize(built(make(activation=keras.activations.silu), SHAPE))
-    named = make(activation="silu")
-    named.build(SHAPE)
-    named.set_weights(layer.get_weights())
     x = rng.normal(size=SHAPE)
-    np.testing.assert_array_equal(run(layer, x), run(named, x))
+    np.testing.assert_array_equal(run(layer, x), run(copy_of(layer, activation="silu"), x))
     again = type(layer).from_config(layer.get_config())
     assert again.get_config() == layer.get_config()
 
 
 @for_every_layer
-@pytest.mark.parametrize("options", [{}, {"normalization": "layer", "data_format": "channels_first"}], ids=str)
-def test_file_gives_the_same_outputs(make, options, rng, randomize, tmp_path):
-    layer = make(**options)
-    shape = transposed(SHAPE) if options else SHAPE
-    x = keras.Input((None, None, 12) if not options else (12, None, None))
+@pytest.mark.parametrize(
+    "options", [{}, {"activation": "relu", "normalization": "layer", "data_format": "channels_first"}], ids=str
+)
+def test_file_gives_the_same_layer_and_outputs(make, options, rng, randomize, tmp_path):
+    layer = make(**options, name="some_layer")
+    x = keras.Input((12, None, None) if options else (None, None, 12))
     model = randomize(keras.Model(x, layer(x)))
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
-    x = rng.normal(size=shape).astype("float32")
+    x = rng.normal(size=transposed(SHAPE) if options else SHAPE).astype("float32")
     np.testing.assert_array_equal(array(loaded(x)), array(model(x)))
     assert loaded.layers[-1].get_config() == layer.get_config()
 
 
 # Precision
 
-
-@for_each_kind
-@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
-def test_mixed_precision_is_close_to_full(make, dtype, rng, randomize):
-    full = randomize(built(make(), SHAPE))
-    mixed = built(make(dtype=f"mixed_{dtype}"), SHAPE)
-    mixed.set_weights(full.get_weights())
-    assert {keras.backend.standardize_dtype(weight.dtype) for weight in mixed.weights} == {"float32"}
-    x = rng.normal(size=SHAPE).astype("float32")
-    for training in (False, True):
-        y = mixed(x, training=training)
-        assert keras.backend.standardize_dtype(y.dtype) == dtype
-        expected = array(full(x, training=training))
-        difference = np.linalg.norm(array(keras.ops.cast(y, "float32")) - expected) / np.linalg.norm(expected)
-        assert difference < {"float16": 4e-3, "bfloat16": 2e-2}[dtype]
+MIXED = {"float16": 4e-3, "bfloat16": 2e-2}  # the differences allowed
 
 
 @for_each_kind
-@pytest.mark.parametrize(("dtype", "bound"), [("float64", 1e-6), ("float16", 4e-3), ("bfloat16", 3e-2)])
-def test_weights_may_have_any_precision(make, dtype, bound, rng, randomize):
+@pytest.mark.parametrize(
+    ("policy", "bound"),
+    [
+        ("mixed_float16", MIXED["float16"]),
+        ("mixed_bfloat16", MIXED["bfloat16"]),
+        ("float64", 1e-6),
+        ("float16", 4e-3),
+        ("bfloat16", 3e-2),
+    ],
+)
+def test_other_precisions_are_close_to_float32(make, policy, bound, rng, randomize):
     full = randomize(built(make(), SHAPE))
-    other = built(make(dtype=dtype), SHAPE)
+    other = built(make(dtype=policy), SHAPE)
+    (dtype,) = {keras.backend.standardize_dtype(weight.value.dtype) for weight in other.weights}
+    if policy.startswith("mixed"):
+        assert dtype == "float32"
+        dtype = policy.removeprefix("mixed_")
+    elif dtype != policy:
+        assert (keras.backend.backend(), policy) == ("jax", "float64")  # JAX has none unless it is asked for
     for weight, value in zip(other.weights, full.get_weights(), strict=True):
-        weight.assign(keras.ops.cast(value, dtype))
+        weight.assign(keras.ops.cast(value, weight.dtype))
     x = rng.normal(size=SHAPE).astype("float32")
     for training in (False, True):
-        y = other(keras.ops.cast(x, dtype), training=training)
-        assert keras.backend.standardize_dtype(y.dtype) == keras.backend.standardize_dtype(other.weights[0].value.dtype)
-        expected = array(full(x, training=training))
-        difference = np.linalg.norm(array(keras.ops.cast(y, "float32")) - expected) / np.linalg.norm(expected)
-        assert difference < bound
+        y = other(x, training=training)
+        assert keras.backend.standardize_dtype(y.dtype) == dtype
+        assert difference(y, full(x, training=training)) < bound
 
 
 @for_every_layer
@@ -338,19 +285,18 @@ def test_leaves_its_input_as_it_is(make, rng, randomize):
 
 
 @for_every_layer
-@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("dtype", MIXED)
 @pytest.mark.skipif(keras.backend.backend() != "torch", reason="only PyTorch records gradients or does not")
 def test_mixed_precision_without_gradients_is_close_to_that_with(make, dtype, rng, randomize):
     import torch
 
     layer = randomize(built(make(dtype=f"mixed_{dtype}"), SHAPE))
     x = rng.normal(size=SHAPE).astype("float32")
-    expected = array(layer(x, training=False).detach().float())
+    expected = layer(x, training=False).detach().float()
     with torch.no_grad():
         y = layer(x, training=False)
     assert keras.backend.standardize_dtype(y.dtype) == dtype
-    difference = np.linalg.norm(array(y.float()) - expected) / np.linalg.norm(expected)
-    assert difference < {"float16": 4e-3, "bfloat16": 2e-2}[dtype]
+    assert difference(y, expected) < MIXED[dtype]
 
 
 # Compiled
@@ -380,9 +326,8 @@ def test_compiled_prediction_and_training_step(rng, randomize):
 @for_every_mixer
 @pytest.mark.parametrize("training", [False, True])
 def test_residual_adds_the_input(make, training, rng, randomize):
-    with_input, without = [built(make(residual=residual), SHAPE) for residual in (True, False)]
-    randomize(with_input)
-    without.set_weights(with_input.get_weights())
+    with_input = randomize(built(make(residual=True), SHAPE))
+    without = copy_of(with_input, residual=False)
     x = rng.normal(size=SHAPE)
     np.testing.assert_allclose(run(with_input, x, training), run(without, x, training) + x, **TOLERANCE)
 
@@ -395,15 +340,14 @@ def test_drop_path_does_nothing_in_inference(make, rng, randomize):
 
 
 @pytest.mark.parametrize("make", [EVERY_MIXER["channel"], EVERY_MIXER["spatial_1d"]], ids=["channel", "spatial_1d"])
-@pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
+@both_formats
 def test_drop_path_drops_or_scales_the_branch_of_each_sample(make, data_format, rng, randomize):
     keras.utils.set_random_seed(1)
     samples, rate = 256, 0.25
     x = rng.normal(size=(samples, 2, 3, 12)).astype("float32")
     layer = randomize(built(make(residual=True, data_format=data_format), x.shape))
+    dropping = copy_of(layer, drop_path_rate=rate)
     branch = run(layer, x, training=True) - x
-    dropping = built(make(residual=True, data_format=data_format, drop_path_rate=rate), x.shape)
-    dropping.set_weights(layer.get_weights())
     y = run(dropping, x, training=True)
 
     dropped = (y == x).all(axis=(1, 2, 3))
@@ -414,7 +358,7 @@ def test_drop_path_drops_or_scales_the_branch_of_each_sample(make, data_format, 
 
 
 def test_drop_path_draws_anew_in_each_compiled_step(rng):
-    layer = functools.partial(EVERY_MIXER["channel"], residual=True, drop_path_rate=0.5)()
+    layer = layers.ChannelMixer(residual=True, drop_path_rate=0.5)
     x = keras.Input((1, 1, 12))
     model = keras.Model(x, layer(x))
     model.compile(optimizer=keras.optimizers.SGD(0.0), loss="mse")

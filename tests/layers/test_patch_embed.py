@@ -2,7 +2,7 @@ import keras
 import numpy as np
 import pytest
 import reference
-from agreement import array, assert_equals_reference, both_formats, built
+from agreement import OTHER_OPTIONS, array, assert_equals_reference, both_formats, built
 
 from keras_mixers.layers import PatchEmbed
 
@@ -11,53 +11,28 @@ IMAGE = (2, 13, 10, 3)
 
 @both_formats
 @pytest.mark.parametrize(
-    ("patch_size", "stride", "padding"),
+    ("patch_size", "stride", "options"),
     [
-        (2, 2, "valid"),
-        (5, 5, "valid"),
-        (4, 4, "same"),
-        (3, 2, "valid"),  # from here on patches overlap
-        (3, 2, "same"),
-        (4, 2, "same"),
-        (5, 1, "valid"),  # as many columns as channels
-        (8, 3, "same"),
+        (2, 2, {}),
+        (5, 5, {}),
+        (4, 4, {"padding": "same"}),
+        (3, 2, {}),  # from here on patches overlap
+        (3, 2, {"padding": "same"}),
+        (4, 2, {"padding": "same"}),
+        (5, 1, {}),  # as many columns as channels
+        (8, 3, {"padding": "same"}),
+        *((4, 4, options) for options in OTHER_OPTIONS),
     ],
-)
-def test_equals_reference(patch_size, stride, padding, data_format, rng, randomize):
-    layer = PatchEmbed(6, patch_size, stride=stride, padding=padding, data_format=data_format)
-    assert_equals_reference(
-        reference.patch_embed, layer, rng.normal(size=IMAGE), randomize, stride=stride, padding=padding
-    )
-
-
-@pytest.mark.parametrize(
-    "options",
-    [{"activation": "relu"}, {"activation": None}, {"normalization": "layer"}, {"normalization": None}],
     ids=str,
 )
-@both_formats
-def test_equals_reference_with_other_activations_and_norms(options, data_format, rng, randomize):
-    layer = PatchEmbed(6, 4, data_format=data_format, **options)
-    assert_equals_reference(reference.patch_embed, layer, rng.normal(size=IMAGE), randomize, stride=4, **options)
+def test_equals_reference(patch_size, stride, options, data_format, rng, randomize):
+    layer = PatchEmbed(6, patch_size, stride=stride, data_format=data_format, **options)
+    assert_equals_reference(reference.patch_embed, layer, rng.normal(size=IMAGE), randomize, stride=stride, **options)
 
 
 def test_patches_do_not_overlap_unless_asked():
     assert PatchEmbed(6, 4).compute_output_shape((None, 32, 24, 3)) == (None, 8, 6, 6)
     assert PatchEmbed(6, 4, stride=2).compute_output_shape((None, 32, 24, 3)) == (None, 15, 11, 6)
-
-
-@pytest.mark.parametrize(("patch_size", "stride"), [(4, 4), (3, 2)])
-@pytest.mark.parametrize("padding", ["valid", "same"])
-def test_computed_shape_is_the_shape_of_the_output_where_patches_do_not_fit(patch_size, stride, padding):
-    layer = PatchEmbed(6, patch_size, stride=stride, padding=padding)
-    assert layer.compute_output_shape(IMAGE) == layer(np.zeros(IMAGE, "float32")).shape
-
-
-@both_formats
-def test_kernel_has_the_same_shape_in_both_formats(data_format):
-    layer = built(PatchEmbed(6, 4, data_format=data_format), (None, 32, 32, 3))
-    assert layer.convolution.kernel.shape == (4, 4, 3, 6)
-    assert layer.convolution.bias.shape == (6,)
 
 
 @pytest.mark.parametrize(("patch_size", "dim", "channels"), [(2, 256, 3), (7, 64, 1)])

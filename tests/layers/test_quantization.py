@@ -8,10 +8,13 @@ from small_networks import small
 
 from keras_mixers.layers import ChannelMixer
 
-OLD = tuple(map(int, keras.__version__.split(".")[:2])) < (3, 12)
+unless_too_old = pytest.mark.skipif(
+    tuple(map(int, keras.__version__.split(".")[:2])) < (3, 12),
+    reason=f"Keras {keras.__version__} does not quantise layers of others",
+)
 
 
-@pytest.mark.skipif(OLD, reason=f"Keras {keras.__version__} does not quantise layers of others")
+@unless_too_old
 @pytest.mark.filterwarnings("ignore:Layer")  # Keras says of each other layer that it stays
 @pytest.mark.parametrize(
     "builder",
@@ -48,7 +51,7 @@ def test_says_that_keras_is_too_old(monkeypatch):
         mixer.pointwise.quantize("int8")
 
 
-@pytest.mark.skipif(OLD, reason=f"Keras {keras.__version__} does not quantise layers of others")
+@unless_too_old
 def test_refuses_channels_first():
     mixer = ChannelMixer(data_format="channels_first")
     mixer.build((None, 8, 4, 4))

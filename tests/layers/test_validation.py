@@ -1,5 +1,6 @@
 """Wrong arguments are refused by name, with the value that was given."""
 
+import contextlib
 import re
 
 import numpy as np
@@ -65,50 +66,43 @@ FOR_TWELVE_CHANNELS = [
 ]
 
 
-def assert_names(error, words):
+@contextlib.contextmanager
+def refused(*words):
+    """The refusal holds these words, the argument's name first."""
+    with pytest.raises(ValueError, match=words[0]) as error:
+        yield
     message = str(error.value)
     assert [word for word in words if word not in message] == [], message
 
 
 @pytest.mark.parametrize(("layer", "arguments", "name", "value"), AT_ONCE, ids=str)
 def test_refuses_a_wrong_argument_at_once(layer, arguments, name, value):
-    with pytest.raises(ValueError, match=name) as error:
+    with refused(name, value):
         layer(**arguments)
-    assert_names(error, [name, value])
+
+
+WORDS = {"activation": "gelo", "normalization": "bach", "data_format": "NHWC", "initializer": "xavier"}
 
 
 @for_every_layer
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("activation", "gelo"),
-        ("normalization", "bach"),
-        ("data_format", "NHWC"),
-        ("initializer", "xavier"),
-    ],
-)
+@pytest.mark.parametrize(("name", "value"), WORDS.items())
 def test_every_layer_refuses_an_unknown_word(make, name, value):
-    with pytest.raises(ValueError, match=name) as error:
+    with refused(name, value):
         make(**{name: value})
-    assert_names(error, [name, value])
 
 
 @for_every_mixer
 @pytest.mark.parametrize("rate", [1.0, -0.1, 1.5])
 def test_every_mixer_refuses_a_drop_path_rate_outside_0_to_1(make, rate):
-    with pytest.raises(ValueError, match="drop_path_rate") as error:
+    with refused("drop_path_rate", str(rate)):
         make(drop_path_rate=rate)
-    assert_names(error, ["drop_path_rate", str(rate)])
 
 
 @pytest.mark.parametrize(("layer", "arguments", "words"), FOR_TWELVE_CHANNELS, ids=str)
 def test_refuses_what_does_not_fit_the_channels(layer, arguments, words):
-    with pytest.raises(ValueError, match=words[0]) as error:
-        layer(**arguments)(np.zeros((1, 2, 2, 12), "float32"))
-    assert_names(error, words)
-    with pytest.raises(ValueError, match=words[0]) as error:
-        layer(**arguments, data_format="channels_first")(np.zeros((1, 12, 2, 2), "float32"))
-    assert_names(error, words)
+    for data_format, shape in (("channels_last", (1, 2, 2, 12)), ("channels_first", (1, 12, 2, 2))):
+        with refused(*words):
+            layer(**arguments, data_format=data_format)(np.zeros(shape, "float32"))
 
 
 @for_every_layer
