@@ -66,7 +66,7 @@ def test_survives_a_config_and_a_keras_file(tmp_path, rng):
     model.save(tmp_path / "model.keras")
     again = keras.models.load_model(tmp_path / "model.keras")
     for each in (model, again):
-        each.fit(x, y, epochs=3, verbose=0)
+        each.fit(x, y, epochs=3, shuffle=False, verbose=0)  # the order changes the last digit
     for here, there in zip(model.get_weights(), again.get_weights(), strict=True):
         np.testing.assert_allclose(here, there, rtol=1e-6)
 
