@@ -86,7 +86,9 @@ SPLIT = [*((ChannelSplitMixer, rule, rule) for rule in RULES), *PAPER]
 
 
 @both_formats
-@pytest.mark.parametrize(("mixer", "arguments", "rule"), SPLIT, ids=str)
+@pytest.mark.parametrize(
+    ("mixer", "arguments", "rule"), SPLIT, ids=lambda value: getattr(value, "__name__", str(value))
+)
 def test_split_mixers_equal_the_reference(mixer, arguments, rule, data_format, rng, randomize):
     layer, x = mixer(data_format=data_format, **arguments), rng.normal(size=SHAPE)
     randomize(built(layer, SHAPE))
