@@ -1,6 +1,6 @@
 """ConvMixer and SplitMixer for Keras 3, on JAX, TensorFlow and PyTorch."""
 
-from keras_mixers import process  # isort: skip  # first: backends read it when they are imported
+from keras_mixers import process  # noqa: F401  # isort: skip  # first: backends read what it sets
 from keras_mixers import layers, training, visualize
 from keras_mixers.export import export_model, fold, read_metadata
 from keras_mixers.models import (
@@ -43,7 +43,6 @@ __all__ = [
     "list_models",
     "load_torch_weights",
     "preprocess_input",
-    "process",
     "profile",
     "read_metadata",
     "to_torch_state_dict",

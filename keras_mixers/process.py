@@ -20,8 +20,10 @@ def prepare_process() -> None:
 
 def is_own_process() -> bool:
     """Whether this process is `python -m keras_mixers` or `keras-mixers`."""
-    module = sys.orig_argv[sys.orig_argv.index("-m") + 1 :][:1] if "-m" in sys.orig_argv else []
-    return module == ["keras_mixers"] or Path(sys.argv[0]).stem == "keras-mixers"
+    program = sys.argv[0] if sys.argv else ""
+    if program == "-m":  # what Python has there while it looks for the module
+        return sys.orig_argv[sys.orig_argv.index("-m") + 1] == "keras_mixers"
+    return Path(program).stem == "keras-mixers"
 
 
 if is_own_process():

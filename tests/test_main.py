@@ -163,7 +163,7 @@ def test_the_recipes_are_listed_without_what_trains_them():
     [
         (("-m", "keras_mixers", "list"), "PASSIVE"),
         (("-c", "import keras_mixers"), "None"),
-        (("-m", "platform"), "None"),
+        (("-c", "import keras_mixers", "-m", "keras_mixers"), "None"),
     ],
 )
 def test_threads_are_passive_only_in_a_process_of_its_own(start, policy, tmp_path):

@@ -11,7 +11,6 @@ import jax
 import keras
 from jax import lax
 from jax import numpy as jnp
-from jax._src import xla_bridge
 from keras import ops
 
 from keras_mixers.backends import contract
@@ -57,6 +56,8 @@ _keeps_memory = False
 
 def keep_memory() -> bool:
     global _keeps_memory
+    from jax._src import xla_bridge  # JAX has no public way to ask whether it has started
+
     if not xla_bridge.backends_are_initialized():
         _keeps_memory = not _has_accelerator() and contract.keep_freed_memory(one_heap=True)
     elif not _keeps_memory and device() == "cpu" and os.environ.get(contract.KEEP_MEMORY) != "0":

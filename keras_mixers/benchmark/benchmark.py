@@ -84,7 +84,12 @@ def benchmark(
     batches_of["inference"] = check_positive_int("inference_batches", inference_batches or batches)
     peers = [check_peer(peer) for peer in dict.fromkeys(against)]
 
-    if keep_memory and not backends.keep_memory() and "torch" in peers and backends.device() == "cpu":
+    if (
+        keep_memory
+        and not backends.keep_memory()
+        and {"torch", "torch-compiled"} & {*peers}
+        and backends.device() == "cpu"
+    ):
         contract.keep_freed_memory()
     results, notes = [], []
     for task in tasks:

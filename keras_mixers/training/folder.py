@@ -106,19 +106,31 @@ def choose_precision(recipe: Recipe, directory: Path, resume: bool) -> Recipe:
     """Returns the recipe with what its precision `"auto"` becomes: that of the run that is resumed, or the fastest."""
     if recipe.precision != "auto":
         return recipe
+    before = _recipe_in(directory) if resume else None
+    return replace(recipe, precision=before.precision if before else fastest_precision())
+
+
+def _recipe_in(directory: Path) -> Recipe | None:
+    """Returns the recipe of the run that a folder holds, None if it holds none."""
     path = directory / "recipe.json"
-    resumed = resume and path.exists() and _holds_run(directory)
-    return replace(recipe, precision=json.loads(path.read_text())["precision"] if resumed else fastest_precision())
+    if not (path.exists() and _holds_run(directory)):
+        return None
+    try:
+        return Recipe.from_json(json.loads(path.read_text()))
+    except (ValueError, TypeError, KeyError, AttributeError) as error:  # it may hold anything
+        raise ValueError(
+            f"{str(path)!r} is damaged, or of another version of this library ({error}); write the recipe of the run "
+            "there again, or choose another folder."
+        ) from error
 
 
 def _check_run(directory: Path, recipe: Recipe, resume: bool) -> None:
-    path = directory / "recipe.json"
-    if not (path.exists() and _holds_run(directory)):
+    before = _recipe_in(directory)
+    if before is None:
         return
     if not resume:
         advice = "resume it with resume=True (--resume), or choose another folder."
         raise ValueError(f"output_dir={str(directory)!r} holds a run already; {advice}")
-    before = Recipe.from_json(json.loads(path.read_text()))
     names = [field.name for field in fields(Recipe) if field.name not in FREE_ON_RESUME]
     changed = [name for name in names if getattr(before, name) != getattr(recipe, name)]
     _refuse_changes(directory, [f"{name}={getattr(before, name)!r}" for name in changed], "recipe")

@@ -120,7 +120,7 @@ RECIPES: dict[str, Recipe] = {
     # The same path in small: two cores take minutes.
     "cifar10_smoke": replace(
         _CIFAR10, model_arguments={"dim": 128, "blocks": 4, "patch_size": 4}, augmentation=Augmentation(flip=True),
-        limit_train=10_000, limit_test=2_000, epochs=8, batch_size=128, learning_rate=0.01,
+        limit_train=10_000, limit_test=2_000, epochs=8, batch_size=128, learning_rate=0.01, precision="float32",
     ),
 }  # fmt: skip
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from keras_mixers import backends
 from keras_mixers.environment import describe_environment
 from keras_mixers.models.datasets import find_dataset
 from keras_mixers.training.recipes import RECIPES, get_recipe
@@ -60,6 +61,7 @@ def reproduce(
     if Path(results).is_dir() or not Path(results).parent.is_dir():
         advice = "make its folder" if not Path(results).is_dir() else "name a file"
         raise ValueError(f"results must be a file in a folder that exists, got results={str(results)!r}; {advice}.")
+    backends.keep_memory()  # before JAX starts its threads
     machine = describe_environment()
     backend = machine.backend.split()[0]
     wanted = []

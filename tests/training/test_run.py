@@ -412,6 +412,17 @@ def test_precision_auto_becomes_the_fastest_and_stays_on_resume(tmp_path, monkey
     assert train(tmp_path / "run", recipe, resume=True).metrics["recipe"]["precision"] == "bfloat16"
 
 
+@pytest.mark.parametrize("precision", ["auto", "float32"])
+@pytest.mark.parametrize("text", ['{"model": "splitm', "[]", "{}", "null"])
+def test_a_damaged_recipe_is_named_and_nothing_is_lost(text, precision, unbroken, tmp_path):
+    shutil.copytree(unbroken.directory, tmp_path / "run")
+    (tmp_path / "run" / "recipe.json").write_text(text)
+    with pytest.raises(ValueError, match=r"recipe.json' is damaged"):
+        train(tmp_path / "run", replace(RECIPE, precision=precision), resume=True)
+    assert (tmp_path / "run" / "recipe.json").read_text() == text
+    assert (tmp_path / "run" / "model.keras").exists()
+
+
 def test_starts_from_weights_with_a_new_head_and_frozen_blocks(unbroken, tmp_path):
     recipe = replace(RECIPE, epochs=1)
     run = train(tmp_path / "run", recipe, weights=unbroken.directory / "model.keras", freeze=1)
