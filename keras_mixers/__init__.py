@@ -1,4 +1,4 @@
-"""ConvMixer and SplitMixer for Keras 3, on JAX, TensorFlow and PyTorch."""
+"""ConvMixer, SplitMixer and the MLP-Mixer family for Keras 3, on JAX, TensorFlow and PyTorch."""
 
 from keras_mixers import process  # noqa: F401  # isort: skip  # first: backends read what it sets
 from keras_mixers import layers, training, visualize
@@ -6,6 +6,8 @@ from keras_mixers.export import export_model, fold, read_metadata
 from keras_mixers.models import (
     ConvMixer,
     IsotropicMixer,
+    MLPMixer,
+    ResMLP,
     SplitMixerI,
     SplitMixerII,
     SplitMixerIII,
@@ -16,6 +18,8 @@ from keras_mixers.models import (
     feature_extractor,
     feature_pyramid,
     get_preset,
+    gMixer,
+    gMLP,
     list_models,
     preprocess_input,
 )
@@ -27,6 +31,8 @@ __version__ = "0.1.0"
 __all__ = [
     "ConvMixer",
     "IsotropicMixer",
+    "MLPMixer",
+    "ResMLP",
     "SplitMixerI",
     "SplitMixerII",
     "SplitMixerIII",
@@ -37,6 +43,8 @@ __all__ = [
     "export_model",
     "feature_extractor",
     "feature_pyramid",
+    "gMLP",
+    "gMixer",
     "get_preset",
     "fold",
     "layers",

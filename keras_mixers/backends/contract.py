@@ -37,6 +37,7 @@ __all__ = [
     "pointwise_conv",
     "post_norm",
     "split",
+    "token_dense",
     "value_and_gradients",
     "wait_for",
     "xla_is_fast",
@@ -163,6 +164,11 @@ def pointwise_conv(x: Any, kernel: Any, bias: Any, data_format: str) -> Any:
     *positions, channels = ops.shape(x)
     y = ops.add(ops.matmul(ops.reshape(x, (-1, channels)), kernel), bias)
     return ops.reshape(y, (*positions, kernel.shape[-1]))
+
+
+def token_dense(x: Any, kernel: Any, bias: Any) -> Any:
+    """Multiplies the tokens of `x` (batch, tokens, channels) with a kernel (tokens, units), for each channel alike."""
+    return ops.add(ops.matmul(ops.transpose(kernel), x), ops.expand_dims(bias, -1))
 
 
 # Spans of channels.

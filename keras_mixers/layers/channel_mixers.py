@@ -69,17 +69,6 @@ class PointwiseMixer(MixingLayer):
     def mix_channels(self, x: Any) -> Any:
         raise NotImplementedError
 
-    def get_build_config(self) -> dict[str, Any]:
-        # `model.quantize` changes the convolutions within; a layer that is loaded has to do so before its weights come.
-        modes = {layer.quantization_mode for layer in self._flatten_layers() if isinstance(layer, PointwiseConvolution)}
-        return {**super().get_build_config(), "quantization_mode": next(iter(modes), None)}
-
-    def build_from_config(self, config: dict[str, Any]) -> None:
-        super().build_from_config({name: value for name, value in config.items() if name != "quantization_mode"})
-        for layer in self._flatten_layers():
-            if isinstance(layer, PointwiseConvolution) and config.get("quantization_mode"):
-                layer.quantize(config["quantization_mode"])
-
     def mix(self, x: Any, training: bool | None) -> tuple[Any, Any]:
         return self.mix_channels(x), self.norm
 

@@ -9,7 +9,7 @@ import numpy as np
 from keras import ops
 
 from keras_mixers import backends
-from keras_mixers.layers.normalization import BatchNormalization, ChannelNormalization
+from keras_mixers.layers.normalization import NORMALIZATIONS, make_norm
 from keras_mixers.layers.validation import (
     UnknownLayerError,
     check_activation,
@@ -38,7 +38,8 @@ class PostNormLayer(keras.layers.Layer):
 
     Args:
         activation: σ, any Keras activation: a name, a function or None.
-        normalization: N, `"batch"`, `"layer"` (over the channels of each position) or None.
+        normalization: N, `"batch"`, `"layer"` (over the channels of each position), `"affine"` (a scale and a shift per
+            channel alone) or None.
         initializer: how kernels and biases start. `"torch"` is PyTorch's default, with which both papers trained:
             U(-b, b), b = 1 / sqrt(fan_in). `"keras"` is Keras's: Glorot uniform kernels, zero biases.
         data_format: `"channels_last"`, `"channels_first"` or None for Keras's setting.
@@ -47,6 +48,8 @@ class PostNormLayer(keras.layers.Layer):
     Raises:
         ValueError: if an argument is none of these.
     """
+
+    norm_epsilon = 1e-5
 
     def __init__(
         self,
@@ -59,7 +62,7 @@ class PostNormLayer(keras.layers.Layer):
     ) -> None:
         super().__init__(**kwargs)
         self.activation = check_activation(activation)
-        self.normalization = check_choice("normalization", normalization, ("batch", "layer", None))
+        self.normalization = check_choice("normalization", normalization, NORMALIZATIONS)
         self.initializer = check_choice("initializer", initializer, ("torch", "keras"))
         self.data_format = check_data_format(data_format)
 
@@ -85,16 +88,11 @@ class PostNormLayer(keras.layers.Layer):
         return kind(*arguments, data_format=self.data_format, dtype=self.dtype_policy, name=name, **options)
 
     def make_norm(self, channels: int, name: str = "norm") -> keras.layers.Layer | None:
-        """Makes N for feature maps of `channels` channels, with PyTorch's epsilon and momentum."""
-        shared = {"epsilon": 1e-5, "dtype": self.dtype_policy, "name": name}
-        if self.normalization == "batch":
-            # PyTorch's momentum 0.1 weighs the new value, Keras's 0.9 the old one.
-            norm = BatchNormalization(axis=self.channel_axis, momentum=0.9, **shared)
-        elif self.normalization == "layer":
-            norm = ChannelNormalization(data_format=self.data_format, **shared)
-        else:
-            return None
-        norm.build(self.shape_of(channels))
+        """Makes N for feature maps of `channels` channels, with PyTorch's epsilon."""
+        options = {"epsilon": self.norm_epsilon, "dtype": self.dtype_policy, "name": name}
+        norm = make_norm(self.normalization, self.data_format, **options)
+        if norm is not None:
+            norm.build(self.shape_of(channels))
         return norm
 
     def finish(
@@ -203,6 +201,20 @@ class MixingLayer(PostNormLayer):
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "residual": self.residual, "drop_path_rate": self.drop_path_rate}
+
+    @property
+    def _quantizable(self) -> list[keras.layers.Dense]:
+        return [part for part in self.parts if isinstance(part, keras.layers.Dense)]
+
+    def get_build_config(self) -> dict[str, Any]:
+        # `model.quantize` changes the products within; a layer that is loaded has to do so before its weights come.
+        modes = {part.quantization_mode for part in self._quantizable}
+        return {**super().get_build_config(), "quantization_mode": next(iter(modes), None)}
+
+    def build_from_config(self, config: dict[str, Any]) -> None:
+        super().build_from_config({name: value for name, value in config.items() if name != "quantization_mode"})
+        for part in self._quantizable if config.get("quantization_mode") else ():
+            part.quantize(config["quantization_mode"])
 
     @property
     def last_norm(self) -> keras.layers.Layer | None:

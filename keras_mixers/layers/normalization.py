@@ -1,4 +1,4 @@
-"""The norms N of both papers' equations, in either data format and in one pass where the backend has one."""
+"""The norms N of the papers' equations, in either data format and in one pass where the backend has one."""
 
 from typing import Any
 
@@ -44,3 +44,51 @@ class BatchNormalization(keras.layers.BatchNormalization):
             for statistic, new in zip(moving, found, strict=True):
                 statistic.assign(ops.cast(statistic, new.dtype) * self.momentum + new * (1 - self.momentum))
         return y
+
+
+@keras.saving.register_keras_serializable(package="keras_mixers")
+class Affine(keras.layers.Layer):
+    """A scale and a shift per channel, `gamma * x + beta`, without statistics (ResMLP Eq. 1)."""
+
+    def __init__(self, data_format: str = "channels_last", **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.data_format = data_format
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        channels = input_shape[-1 if self.data_format == "channels_last" else 1]
+        self.gamma = self.add_weight(shape=(channels,), initializer="ones", name="gamma")
+        self.beta = self.add_weight(shape=(channels,), initializer="zeros", name="beta")
+
+    def call(self, x: Any) -> Any:
+        gamma, beta = (ops.reshape(value, self._shape) for value in (self.gamma, self.beta))
+        return ops.add(beta, ops.multiply(gamma, x))
+
+    def multiply_accumulates(self, output_shape: tuple[int, ...]) -> int:
+        return 0
+
+    def batch_normalized(self, output_shape: tuple[int, ...]) -> int:
+        return 0
+
+    @property
+    def _shape(self) -> tuple[int, ...]:
+        return (-1,) if self.data_format == "channels_last" else (-1, 1, 1)
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        return tuple(input_shape)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "data_format": self.data_format}
+
+
+NORMALIZATIONS = ("batch", "layer", "affine", None)
+
+
+def make_norm(normalization: str | None, data_format: str, epsilon: float, **options: Any) -> keras.layers.Layer | None:
+    """Returns the norm that `normalization` names, not yet built; None for none."""
+    if normalization == "batch":
+        # PyTorch's momentum 0.1 weighs the new value, Keras's 0.9 the old one.
+        axis = -1 if data_format == "channels_last" else 1
+        return BatchNormalization(axis=axis, momentum=0.9, epsilon=epsilon, **options)
+    if normalization == "layer":
+        return ChannelNormalization(data_format=data_format, epsilon=epsilon, **options)
+    return None if normalization is None else Affine(data_format=data_format, **options)

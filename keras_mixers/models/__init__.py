@@ -1,9 +1,10 @@
-"""The networks of both papers, and the table of their published configurations."""
+"""The networks, and the table of their published configurations."""
 
 from keras_mixers.models.conv_mixer import ConvMixer
 from keras_mixers.models.features import feature_extractor, feature_pyramid
 from keras_mixers.models.image_spec import ImageSpec
 from keras_mixers.models.isotropic import IsotropicMixer, NetworkOptions, builder
+from keras_mixers.models.mlp_mixers import MLPMixer, ResMLP, gMixer, gMLP
 from keras_mixers.models.presets import (
     PRESETS,
     Preset,
@@ -28,9 +29,11 @@ __all__ = [
     "ConvMixer",
     "ImageSpec",
     "IsotropicMixer",
+    "MLPMixer",
     "NetworkOptions",
     "Preset",
     "Published",
+    "ResMLP",
     "SplitMixerI",
     "SplitMixerII",
     "SplitMixerIII",
@@ -41,6 +44,8 @@ __all__ = [
     "create_model",
     "feature_extractor",
     "feature_pyramid",
+    "gMLP",
+    "gMixer",
     "get_preset",
     "list_models",
     "preprocess_input",

@@ -8,8 +8,9 @@ from typing import Any, ParamSpec, TypedDict
 
 import keras
 
-from keras_mixers.layers import NormalizePixels, PatchEmbed
+from keras_mixers.layers import NormalizePixels, PatchEmbed, PreNormMixer
 from keras_mixers.layers.mixing_layer import convolution_initializers
+from keras_mixers.layers.normalization import NORMALIZATIONS, make_norm
 from keras_mixers.layers.validation import (
     check_choice,
     check_data_format,
@@ -41,6 +42,8 @@ class NetworkOptions(TypedDict, total=False):
     normalization: str | None
     residual: str | None
     patch_stride: int | None
+    linear_embedding: bool
+    final_normalization: str | None
     drop_path_rate: float
     dropout_rate: float
     initializer: str
@@ -98,6 +101,8 @@ def IsotropicMixer(
     normalization: str | None = "batch",
     residual: str | None = "spatial",
     patch_stride: int | None = None,
+    linear_embedding: bool = False,
+    final_normalization: str | None = None,
     drop_path_rate: float = 0.0,
     dropout_rate: float = 0.0,
     initializer: str = "torch",
@@ -126,9 +131,12 @@ def IsotropicMixer(
         pooling: without the top, `"avg"` or `"max"` over all patches, or None for the feature maps.
         classifier_activation: activation of the head, such as `"softmax"`; None for logits.
         activation: activation after each convolution.
-        normalization: norm after each activation, `"batch"`, `"layer"` or None.
+        normalization: norm of each mixer, after its activation or before its branch as the mixer has it: `"batch"`,
+            `"layer"`, `"affine"` or None.
         residual: which mixers have a residual, `"spatial"`, `"channel"`, `"both"` or None.
         patch_stride: pixels from one patch to the next; None for `patch_size`, less for overlapping patches.
+        linear_embedding: whether patches are embedded without activation and norm.
+        final_normalization: norm of the last block's output, as `normalization`; what pre-norm blocks need.
         drop_path_rate: stochastic depth: probability in [0, 1) that training skips the last block's residual branches.
             It rises linearly from 0 in the first block.
         dropout_rate: dropout in [0, 1) before the head.
@@ -167,6 +175,7 @@ def IsotropicMixer(
     num_classes = check_positive_int("num_classes", num_classes)
     check_choice("residual", residual, RESIDUALS)
     check_choice("pooling", pooling, ("avg", "max", None))
+    check_choice("final_normalization", final_normalization, NORMALIZATIONS)
     drop_path_rate = check_rate("drop_path_rate", drop_path_rate)
     dropout_rate = check_rate("dropout_rate", dropout_rate)
     if preprocessing is not None and not isinstance(preprocessing, ImageSpec):
@@ -186,7 +195,8 @@ def IsotropicMixer(
         x = NormalizePixels(preprocessing.mean, preprocessing.std, data_format, name="normalize_pixels", **full)(x)
     if data_format != INTERNAL_FORMAT:
         x = keras.layers.Permute((2, 3, 1), name="to_channels_last", **full)(x)
-    x = PatchEmbed(dim, patch_size, patch_stride, name="patch_embed", **shared)(x)
+    embedding = {**shared, "activation": None, "normalization": None} if linear_embedding else shared
+    x = PatchEmbed(dim, patch_size, patch_stride, name="patch_embed", **embedding)(x)
     mixers = {kind: make for kind, make in (("spatial", spatial_mixer), ("channel", channel_mixer)) if make is not None}
     block_names = []
     for i in range(blocks):
@@ -198,6 +208,9 @@ def IsotropicMixer(
             x = mixer(x)
             names.append(mixer.name)
         block_names.append(tuple(names))
+
+    norm = make_norm(final_normalization, INTERNAL_FORMAT, PreNormMixer.norm_epsilon, dtype=policy, name="norm")
+    x = x if norm is None else norm(x)
 
     if include_top or pooling == "avg":
         x = keras.layers.GlobalAveragePooling2D(data_format=INTERNAL_FORMAT, name="pool", **full)(x)
