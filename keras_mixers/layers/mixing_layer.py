@@ -203,17 +203,18 @@ class MixingLayer(PostNormLayer):
         return {**super().get_config(), "residual": self.residual, "drop_path_rate": self.drop_path_rate}
 
     @property
-    def _quantizable(self) -> list[keras.layers.Dense]:
+    def products(self) -> list[keras.layers.Dense]:
+        """Its products of matrices, which `model.quantize` changes."""
         return [part for part in self.parts if isinstance(part, keras.layers.Dense)]
 
     def get_build_config(self) -> dict[str, Any]:
         # `model.quantize` changes the products within; a layer that is loaded has to do so before its weights come.
-        modes = {part.quantization_mode for part in self._quantizable}
+        modes = {part.quantization_mode for part in self.products}
         return {**super().get_build_config(), "quantization_mode": next(iter(modes), None)}
 
     def build_from_config(self, config: dict[str, Any]) -> None:
         super().build_from_config({name: value for name, value in config.items() if name != "quantization_mode"})
-        for part in self._quantizable if config.get("quantization_mode") else ():
+        for part in self.products if config.get("quantization_mode") else ():
             part.quantize(config["quantization_mode"])
 
     @property

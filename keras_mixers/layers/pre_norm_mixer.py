@@ -93,13 +93,9 @@ class PreNormMixer(MixingLayer):
         return {**super().get_config(), "layer_scale": self.layer_scale}
 
     def multiply_accumulates(self, output_shape: tuple[int, ...]) -> int:
-        positions = math.prod(output_shape) // output_shape[self.channel_axis]
-        return sum(
-            math.prod(part.kernel.shape)
-            * (output_shape[0] * part.channels if isinstance(part, TokenDense) else positions)
-            for part in self.parts
-            if hasattr(part, "kernel")
-        )
+        images, positions = output_shape[0], math.prod(output_shape) // output_shape[self.channel_axis]
+        uses = {part: images * part.channels if isinstance(part, TokenDense) else positions for part in self.products}
+        return sum(count * math.prod(part.kernel.shape) for part, count in uses.items())
 
     # What branches are made of.
 

@@ -112,10 +112,8 @@ def gMLP(
 ) -> keras.Model:  # fmt: skip
     """gMLP-dim/blocks: one MLP a block, with a spatial gating unit between its two products ("Pay Attention to MLPs").
 
-    All other arguments, the result and the errors are those of `MLPMixer`.
-
-    Args:
-        channel_ratio: hidden units as a multiple of `dim`; one half gates the other.
+    All other arguments, the result and the errors are those of `MLPMixer`; `channel_ratio` is that of the hidden units,
+    one half of which gates the other.
 
     Example:
         >>> gMLP(dim=256, blocks=30).count_params()
