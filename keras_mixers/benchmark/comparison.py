@@ -167,9 +167,7 @@ def recipe_of(name: str, changes: Mapping[str, Any]) -> Recipe:
     """Returns the recipe of a comparison: of no paper, and with images of the size that its data set has."""
     own = [name for name in ("model", "seed") if name in changes]
     if own:
-        raise ValueError(
-            f"A comparison sets {' and '.join(own)} itself, got {own} in changes; name --models and --seeds."
-        )
+        raise ValueError(f"A comparison sets model and seed itself, got changes of {own}; use --models and --seeds.")
     row = find_dataset(changes.get("dataset"))
     recipe = replace(get_recipe(name), published=None, source="")
     if row is not None and row.tfds != recipe.dataset:

@@ -5,7 +5,10 @@ import argparse
 from keras_mixers.commands.command import Command, number
 from keras_mixers.commands.training_arguments import add_dataset_arguments, add_recipe_changes
 
-MODELS = ("convmixer_256_8_p2_k5", "splitmixer_i_256_8")
+MODELS = (
+    "mlp_mixer_64_8_p4", "resmlp_64_8_p4", "gmlp_60_8_p4", "convmixer_176_8_p4_k5", "splitmixer_i_264_8_p4",
+    "splitmixer_iv_250_8_p4",
+)  # fmt: skip
 RECIPE = "cifar10_splitmixer_i_fast"
 
 

@@ -33,10 +33,10 @@ FAMILIES = {
     "SplitMixer-IV": (style.VERMILION, "D"),
     "SplitMixer-V": (style.PURPLE, "P"),
     "3D convolution": (style.SKY, "X"),
-    "MLP-Mixer": (style.BLUE, "p"),
-    "gMixer": (style.PURPLE, "h"),
-    "ResMLP": (style.GREEN, ">"),
-    "gMLP": (style.ORANGE, "d"),
+    "MLP-Mixer": (style.BLUE, "H"),
+    "gMixer": (style.GREEN, "p"),
+    "ResMLP": (style.VERMILION, "h"),
+    "gMLP": (style.PURPLE, "d"),
 }
 OTHERS = (style.YELLOW, "*")
 
