@@ -128,8 +128,8 @@ class PreNormMixer(MixingLayer):
         height, width = x.shape[1:3] if self.channel_axis == -1 else x.shape[2:4]
         if (height, width) != self.grid and None not in (height, width):
             raise ImageError(
-                f"{self.name!r} mixes the patches of a grid of {self.grid[0]} × {self.grid[1]}, got {height} × {width}; "
-                "resize the images, or build the network with their size as input_shape."
+                f"{self.name!r} mixes the patches of a grid of {self.grid[0]} × {self.grid[1]}, got {height} × "
+                f"{width}; resize the images, or build the network with their size as input_shape."
             )
         if self.channel_axis == -1:
             return ops.reshape(x, (-1, math.prod(self.grid), x.shape[-1]))

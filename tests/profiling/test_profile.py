@@ -77,6 +77,15 @@ OF_IMAGENET = {
     "convmixer_768_32_p14_k3": (20_465_896, 5_004_834_816),
     "splitmixer_i_1536_20": (23_558_120, 22_273_814_528),
     "splitmixer_i_768_32": (9_829_864, 9_058_629_632),
+    # Parameters as timm's own networks have them.
+    "mixer_b16": (59_880_472, 12_601_767_936),
+    "mixer_l16": (208_196_168, 44_547_678_208),
+    "gmixer_24": (24_721_096, 5_260_434_432),
+    "resmlp_12": (15_350_872, 3_009_739_776),
+    "resmlp_24": (30_020_680, 5_961_292_800),
+    "resmlp_36": (44_690_488, 8_912_845_824),
+    "resmlp_big_24": (129_138_280, 100_230_739_968),
+    "gmlp_s16": (19_422_656, 4_392_060_928),
 }
 
 
@@ -97,15 +106,24 @@ def test_counts_what_the_imagenet_networks_have(every_preset):
     assert {name: counts(every_preset[name], 224)[:2] for name in OF_IMAGENET} == OF_IMAGENET
 
 
+def side_of(name):
+    """Give a side of images that the network takes: those that mix a fixed number of patches take theirs alone."""
+    return (
+        224
+        if "image_size" not in keras_mixers.get_preset(name).arguments
+        else keras_mixers.get_preset(name).pixels.size
+    )
+
+
 def test_parameters_are_those_that_train_in_every_model_of_the_table(every_preset):
     for name, model in every_preset.items():
-        found = profile(model, images_of(model, 224, 224))
+        found = profile(model, images_of(model, side_of(name), side_of(name)))
         assert found.params == sum(math.prod(weight.shape) for weight in model.trainable_weights), name
 
 
 def test_totals_are_the_sums_of_the_layers(every_preset):
     for name, model in every_preset.items():
-        found = profile(model, images_of(model, 224, 224))
+        found = profile(model, images_of(model, side_of(name), side_of(name)))
         assert [layer.name for layer in found.layers] == [layer.name for layer in model.layers], name
         assert [layer.kind for layer in found.layers] == [type(layer).__name__ for layer in model.layers], name
         for count in ("params", "macs", "published_flops"):

@@ -153,6 +153,25 @@ def test_presets_that_have_weights_of_their_own():
         "convmixer_1536_20": {"imagenet": "hf://timm/convmixer_1536_20.in1k"},
         "convmixer_768_32": {"imagenet": "hf://timm/convmixer_768_32.in1k"},
         "convmixer_1024_20_p14_k9": {"imagenet": "hf://timm/convmixer_1024_20_ks9_p14.in1k"},
+        "mixer_b16": {
+            "imagenet": "hf://timm/mixer_b16_224.goog_in21k_ft_in1k",
+            "imagenet_miil": "hf://timm/mixer_b16_224.miil_in21k_ft_in1k",
+        },
+        "mixer_l16": {"imagenet": "hf://timm/mixer_l16_224.goog_in21k_ft_in1k"},
+        "gmixer_24": {"imagenet": "hf://timm/gmixer_24_224.ra3_in1k"},
+        **{
+            f"resmlp_{size}": {
+                "imagenet": f"hf://timm/resmlp_{size}_224.fb_in1k",
+                "imagenet_distilled": f"hf://timm/resmlp_{size}_224.fb_distilled_in1k",
+            }
+            for size in (12, 24, 36)
+        },
+        "resmlp_big_24": {
+            "imagenet": "hf://timm/resmlp_big_24_224.fb_in1k",
+            "imagenet_distilled": "hf://timm/resmlp_big_24_224.fb_distilled_in1k",
+            "imagenet_in22k": "hf://timm/resmlp_big_24_224.fb_in22k_ft_in1k",
+        },
+        "gmlp_s16": {"imagenet": "hf://timm/gmlp_s16_224.ra3_in1k"},
     }
     unknown = {"splitmixer_i_256_8": ("none yet", "imagenet"), "convmixer_768_32": ("'imagenet'", "cifar10")}
     for name, (known, given) in unknown.items():
