@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch_networks
 from safetensors.torch import save, save_file
-from small_networks import for_every_builder, small
+from small_networks import for_all_builders, small
 from stand_in_hub import StandInHub
 
 import keras_mixers
@@ -46,7 +46,7 @@ def saved(tmp_path, randomize):
     return saved
 
 
-@for_every_builder
+@for_all_builders
 @pytest.mark.parametrize("name", FILES)
 def test_every_builder_loads_every_kind_of_file(builder, name, saved):
     model, path = saved(name, builder)
