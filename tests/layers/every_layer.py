@@ -45,7 +45,7 @@ EVERY_MIXER = {
     "split_v": ChannelSplitMixerV,
     "stride": functools.partial(ChannelStrideMixer, 4),
     "stride_overlap": functools.partial(ChannelStrideMixer, 6, stride=2),
-    "token_mlp": functools.partial(TokenMLP, 10),
+    "token_mlp": functools.partial(TokenMLP, 12),
     "token_mlp_gated": functools.partial(TokenMLP, 10, gated=True, layer_scale=0.5),
     "token_linear": TokenLinear,
     "token_linear_scaled": functools.partial(TokenLinear, layer_scale=0.5),

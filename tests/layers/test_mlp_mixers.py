@@ -22,7 +22,8 @@ from agreement import (
 from keras_mixers.layers import ChannelMLP, SpatialGatingMLP, TokenLinear, TokenMLP
 from keras_mixers.layers.normalization import Affine
 
-SHAPE = (2, 4, 3, 10)  # 12 positions
+# As many positions as channels, and in some tests as many hidden units: whoever confuses them is found out.
+SHAPE = (2, 4, 3, 12)
 OPTIONS = [
     {},
     *OTHER_OPTIONS,
@@ -62,7 +63,7 @@ def assert_equals(function, layer, products, rng, randomize, norms=("norm",), **
 @pytest.mark.parametrize("gated", [False, True])
 @every_option
 def test_token_mlp_equals_reference(options, gated, data_format, rng, randomize):
-    layer = TokenMLP(8, gated=gated, data_format=data_format, **options)
+    layer = TokenMLP(12, gated=gated, data_format=data_format, **options)
     products = ("hidden_dense", "output_dense")
     assert_equals(reference.token_mlp, layer, products, rng, randomize, gated=gated, **options)
 
@@ -172,7 +173,7 @@ def test_mixes_all_positions_of_each_channel_alone(make, data_format, rng, rando
 @both_formats
 @with_a_fixed_grid
 def test_refuses_a_grid_that_is_unknown(make, data_format):
-    shape = (None, 3, 10) if data_format == "channels_last" else (10, 4, None)
+    shape = (None, 3, 12) if data_format == "channels_last" else (12, 4, None)
     message = f"{getattr(make, 'func', make).__name__} mixes a fixed number of patches, .*give the network input_shape"
     with pytest.raises(ValueError, match=message) as refusal:
         make(data_format=data_format)(keras.Input(shape))
@@ -184,7 +185,7 @@ def test_refuses_a_grid_that_is_unknown(make, data_format):
 @with_a_fixed_grid
 def test_refuses_another_grid(make, sides, data_format):
     layer = built(make(data_format=data_format, name="mixer"), SHAPE)
-    x = np.zeros((1, *sides, 10), "float32")
+    x = np.zeros((1, *sides, 12), "float32")
     message = f"^'mixer' mixes the patches of a grid of 4 × 3, got {sides[0]} × {sides[1]}; resize the images"
     with pytest.raises(ValueError, match=message) as refusal:
         layer(transposed(x) if data_format == "channels_first" else x)
@@ -193,7 +194,7 @@ def test_refuses_another_grid(make, sides, data_format):
 
 def test_channel_mlp_takes_any_grid(rng, randomize):
     layer = randomize(built(ChannelMLP(8), SHAPE))
-    assert run(layer, rng.normal(size=(1, 7, 5, 10))).shape == (1, 7, 5, 10)
+    assert run(layer, rng.normal(size=(1, 7, 5, 12))).shape == (1, 7, 5, 12)
 
 
 @pytest.mark.parametrize(
