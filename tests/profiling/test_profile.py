@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import pytest
 import reference_counts
-from small_networks import BUILDERS, for_every_builder, small
+from small_networks import BUILDERS, MLP_BUILDERS, for_all_builders, small
 
 import keras_mixers
 from keras_mixers import layers
@@ -182,6 +182,30 @@ def test_ablations_by_hand(ablation):
     assert found.published_flops == found.macs + 4 * (1 + BLOCKS * norms) * AT * H
 
 
+def test_mlp_mixers_by_hand():
+    """d = 12 channels, S = 4 · 5 patches, 2 blocks: norms, kernels and biases, and scales of ResMLP."""
+    d, s = 12, 4 * 5
+    mlp = {hidden: 2 * d * hidden + hidden + d for hidden in (4 * d, 6 * d)}
+    stem_and_head = (P * P * 3 * d + d) + (d * CLASSES + CLASSES)
+    blocks = {  # parameters, multiply-accumulates
+        "MLPMixer": (2 * 2 * d + (2 * s * 6 + 6 + s) + mlp[4 * d], 2 * s * 6 * d + 2 * s * d * 4 * d),
+        "gMixer": (
+            2 * 2 * d + (s * 12 + 12 + 6 * s + s) + (d * 4 * d + 4 * d + 2 * d * d + d),
+            18 * s * d + s * (4 * d * d + 2 * d * d),
+        ),
+        "ResMLP": (2 * 2 * d + (s * s + s) + mlp[4 * d] + 2 * d, s * s * d + 2 * s * d * 4 * d),
+        "gMLP": (
+            2 * d + (6 * d * d + 6 * d) + 2 * 3 * d + (s * s + s) + (3 * d * d + d),
+            s * 9 * d * d + s * s * 3 * d,
+        ),
+    }
+    for builder, (params, macs) in blocks.items():
+        found = profile(small(builder))
+        assert found.params == stem_and_head + 2 * params + 2 * d, builder
+        assert found.macs == s * P * P * 3 * d + 2 * macs + d * CLASSES, builder
+        assert found.published_flops == found.macs, builder
+
+
 def test_norms_by_hand():
     """Without batch norms the published count is the MACs; a layer norm has its parameters still."""
     macs = AT * EMBED + BLOCKS * AT * (2 * K * H + H * H) + HEAD
@@ -230,10 +254,12 @@ def test_what_acts_in_training_only_costs_nothing():
 
 def uneven(builder, **options):
     """Make a network that pads kernels on one side more than on the other, and whose patches leave pixels over."""
-    return small(builder, **{"kernel_size": 4, "patch_size": 3, **options})
+    sides = (3, 11, 16) if options.get("data_format") == "channels_first" else (11, 16, 3)
+    others = {"input_shape": sides} if builder in MLP_BUILDERS else {"kernel_size": 4}
+    return small(builder, **{"patch_size": 3, **others, **options})
 
 
-@for_every_builder
+@for_all_builders
 def test_both_data_formats_cost_the_same(builder):
     last, first = (without_values(uneven, builder, data_format=f"channels_{order}") for order in ("last", "first"))
     found, mirrored = profile(last, (11, 16, 3)), profile(first, (3, 11, 16))
@@ -248,7 +274,8 @@ def other_mixers(**arguments):
 
 
 MULTIPLIED = {
-    **{builder: (lambda builder=builder: uneven(builder)) for builder in BUILDERS},
+    **{builder: (lambda builder=builder: uneven(builder)) for builder in (*BUILDERS, *MLP_BUILDERS)},
+    "MLP-Mixer, batch norm": lambda: uneven("MLPMixer", normalization="batch", final_normalization="layer"),
     "ConvMixer, odd k": lambda: uneven("ConvMixer", kernel_size=5, patch_size=2),
     "overlapping patches": lambda: uneven("SplitMixerI", patch_size=4, patch_stride=3),
     "layer norm": lambda: uneven("SplitMixerI", normalization="layer"),
