@@ -45,7 +45,7 @@ def peak_memory() -> int:
 
 
 def xla_is_fast() -> bool:
-    """On a CPU, XLA's depthwise convolution takes five times as long as TensorFlow's own, its products twice as long."""
+    """On a CPU, XLA's depthwise convolutions take five times as long as TensorFlow's own, products twice as long."""
     return device() != "cpu"
 
 
