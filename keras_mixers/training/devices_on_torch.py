@@ -223,7 +223,9 @@ class Heartbeats:
         if self.stopped is None:
             self.stopped = threading.Event()
             self._beat()
-            threading.Thread(target=self._run, args=(self.stopped,), daemon=True).start()
+            self.changed = {str(i): time.monotonic() for i in range(self.processes) if i != self.process}
+            for target in (self._exchange, self._watch):  # what waits for process 0 may wait for ever
+                threading.Thread(target=target, args=(self.stopped,), daemon=True).start()
 
     def stop(self, ended: bool) -> None:
         """Ends; the others only miss this process if its run has not."""
@@ -238,19 +240,19 @@ class Heartbeats:
         self.beats += 1
         self.store.set(str(self.process), str(self.beats))
 
-    def _run(self, stopped: threading.Event) -> None:
-        others = [str(i) for i in range(self.processes) if i != self.process]
-        seen, changed = {}, dict.fromkeys(others, time.monotonic())
-        while not stopped.wait(HEARTBEAT_SECONDS / 6):
-            try:
+    def _exchange(self, stopped: threading.Event) -> None:
+        seen = {}
+        with contextlib.suppress(RuntimeError):  # process 0, or torchrun, is gone
+            while not stopped.wait(HEARTBEAT_SECONDS / 6):
                 self._beat()
-                for other in others:
+                for other in self.changed:
                     value = self.store.get(other)
                     if value == ENDED.encode() or value != seen.get(other):
-                        seen[other], changed[other] = value, time.monotonic()
-            except RuntimeError:  # process 0, or torchrun, is gone
-                changed = dict.fromkeys(others, float("-inf"))
-            if time.monotonic() - min(changed.values()) > HEARTBEAT_SECONDS and not stopped.wait(1):
+                        seen[other], self.changed[other] = value, time.monotonic()
+
+    def _watch(self, stopped: threading.Event) -> None:
+        while not stopped.wait(1):
+            if time.monotonic() - min(self.changed.values()) > HEARTBEAT_SECONDS:
                 print(self.lost, file=sys.stderr, flush=True)
                 os._exit(1)
 
