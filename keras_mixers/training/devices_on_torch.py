@@ -35,6 +35,9 @@ class TorchDevices(Devices):
         """Gives all processes the first one's values, and makes them share gradients, skipped steps and metrics."""
         optimizer = model.optimizer
         _assign(lambda flat: dist.broadcast(flat, 0), [*model.variables, *optimizer.variables])
+        for layer in model._flatten_layers():
+            if isinstance(getattr(layer, "seed_generator", None), keras.random.SeedGenerator):
+                _draw_apart(layer.seed_generator, self.share.process)
         if hasattr(optimizer, "check_finite"):  # float16: a step is skipped by all or by none
             check_finite = optimizer.check_finite
 
@@ -197,6 +200,12 @@ def _exchanged(exchange: Callable[[torch.Tensor], Any], tensors: Sequence[Any]) 
 def _assign(exchange: Callable[[torch.Tensor], Any], variables: Sequence[keras.Variable]) -> None:
     for variable, value in zip(variables, _exchanged(exchange, variables), strict=True):
         variable.assign(value)
+
+
+def _draw_apart(generator: keras.random.SeedGenerator, process: int) -> None:
+    """Makes a process draw numbers that the others do not; the state, which checkpoints keep, is that of all."""
+    following = generator.next
+    generator.next = lambda ordered=True: following(ordered).to(torch.int64) + 1_000_003 * process
 
 
 class Heartbeats:
