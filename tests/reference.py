@@ -1,7 +1,8 @@
-"""The layers of both papers in NumPy, in float64 and channels last, to be read beside the equations.
+"""The layers of the papers in NumPy, in float64 and channels last, to be read beside the equations.
 
-ConvMixer Eqs. 1-3 and SplitMixer Eqs. 1-4, section 2.2 and appendices B, C and G. Nothing here is fast: a convolution
-is a loop over taps or positions, and a channel mixing a loop over segments.
+ConvMixer Eqs. 1-3 and SplitMixer Eqs. 1-4, section 2.2 and appendices B, C and G; MLP-Mixer Eq. 1, ResMLP Eqs. 1-3 and
+gMLP section 2. Nothing here is fast: a convolution is a loop over taps or positions, and a channel mixing a loop over
+segments.
 
 Every mixer returns its output and its norms as they are after the call: a norm is a dict of arrays, `gamma` and `beta`
 and, for batch normalisation, `moving_mean` and `moving_variance`, which training moves.
@@ -31,10 +32,14 @@ def identity(x):
     return x
 
 
-ACTIVATIONS = {"gelu": gelu, "relu": relu, None: identity}
+def silu(x):
+    return x / (1 + np.exp(-x))
 
 
-def batch_norm(x, norm, training):
+ACTIVATIONS = {"gelu": gelu, "relu": relu, "silu": silu, None: identity, "linear": identity}
+
+
+def batch_norm(x, norm, training, epsilon=EPSILON):
     """Normalise each channel over the batch and all positions; both variances are the biased ones."""
     if training:
         mean, variance = x.mean(axis=(0, 1, 2)), x.var(axis=(0, 1, 2))
@@ -45,20 +50,25 @@ def batch_norm(x, norm, training):
     else:
         mean, variance = norm["moving_mean"], norm["moving_variance"]
         moved = {}
-    return norm["gamma"] * (x - mean) / np.sqrt(variance + EPSILON) + norm["beta"], norm | moved
+    return norm["gamma"] * (x - mean) / np.sqrt(variance + epsilon) + norm["beta"], norm | moved
 
 
-def layer_norm(x, norm, training):
+def layer_norm(x, norm, training, epsilon=EPSILON):
     """Normalise each position of each sample over its channels."""
     mean, variance = x.mean(axis=-1, keepdims=True), x.var(axis=-1, keepdims=True)
-    return norm["gamma"] * (x - mean) / np.sqrt(variance + EPSILON) + norm["beta"], norm
+    return norm["gamma"] * (x - mean) / np.sqrt(variance + epsilon) + norm["beta"], norm
 
 
-def no_norm(x, norm, training):
+def affine(x, norm, training, epsilon=EPSILON):
+    """Scale and shift each channel (ResMLP Eq. 1)."""
+    return x * norm["gamma"] + norm["beta"], norm
+
+
+def no_norm(x, norm, training, epsilon=EPSILON):
     return x, norm
 
 
-NORMALIZATIONS = {"batch": batch_norm, "layer": layer_norm, None: no_norm}
+NORMALIZATIONS = {"batch": batch_norm, "layer": layer_norm, "affine": affine, None: no_norm}
 
 
 def activate_and_normalize(x, norm, activation, normalization, training):
@@ -241,3 +251,73 @@ def channel_stride_mixer(
             z[..., f * positions + j] = x[..., j * stride : j * stride + length] @ kernel[:, f] + bias[f]
     z, norm = activate_and_normalize(z, norm, activation, normalization, training)
     return z + x * residual, [norm]
+
+
+# Pre-norm mixers. A branch takes the normalised feature maps, and its output, scaled, is added to the input.
+
+PRE_NORM_EPSILON = 1e-6
+
+
+def pre_norm(x, norm, branch, *, normalization, scale=None, residual=True, training=False):
+    """z + s * F(N(z))."""
+    y, norm = NORMALIZATIONS[normalization](x, norm, training, epsilon=PRE_NORM_EPSILON)
+    y = branch(y)
+    return (y if scale is None else y * scale) + x * residual, [norm]
+
+
+def over_positions(x, kernel, bias):
+    """Give (batch, outputs, channels): in each channel, products over all positions with a kernel (in, out)."""
+    height, width = x.shape[1:3]
+    return np.einsum("nhwc,hwu->nuc", x, kernel.reshape(height, width, -1)) + bias[:, None]
+
+
+def onto_grid(hidden, kernel, bias, shape):
+    """Give feature maps of this shape: products over the hidden units of each channel, one for each position."""
+    return (np.einsum("nuc,up->npc", hidden, kernel) + bias[:, None]).reshape(shape)
+
+
+def activate(x, activation, gated, axis):
+    """sigma(x), or one half times sigma of the other."""
+    if not gated:
+        return ACTIVATIONS[activation](x)
+    values, gates = np.split(x, 2, axis=axis)
+    return values * ACTIVATIONS[activation](gates)
+
+
+def token_mlp(x, first, second, norm, *, activation="gelu", normalization="layer", gated=False, **options):
+    """MLP-Mixer Eq. 1, the first half; `first` and `second` are (kernel, bias)."""
+
+    def branch(y):
+        return onto_grid(activate(over_positions(y, *first), activation, gated, axis=1), *second, y.shape)
+
+    return pre_norm(x, norm, branch, normalization=normalization, **options)
+
+
+def token_linear(x, kernel, bias, norm, *, activation=None, normalization="affine", **options):
+    """ResMLP Eq. 2."""
+
+    def branch(y):
+        return over_positions(y, kernel, bias).reshape(y.shape)
+
+    return pre_norm(x, norm, branch, normalization=normalization, **options)
+
+
+def channel_mlp(x, first, second, norm, *, activation="gelu", normalization="layer", gated=False, **options):
+    """MLP-Mixer Eq. 1, the second half; ResMLP Eq. 3."""
+
+    def branch(y):
+        return pointwise(activate(pointwise(y, *first), activation, gated, axis=-1), *second)
+
+    return pre_norm(x, norm, branch, normalization=normalization, **options)
+
+
+def spatial_gating_mlp(x, first, gate, second, norm, gate_norm, *, activation="gelu", normalization="layer", **options):
+    """gMLP section 2: the second half of the hidden units, mixed over the positions, gates the first."""
+
+    def branch(y):
+        u, v = np.split(ACTIVATIONS[activation](pointwise(y, *first)), 2, axis=-1)
+        v, _ = layer_norm(v, gate_norm, False, epsilon=1e-5)
+        return pointwise(u * over_positions(v, *gate).reshape(v.shape), *second)
+
+    z, norms = pre_norm(x, norm, branch, normalization=normalization, **options)
+    return z, [*norms, gate_norm]

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "agreement.md"
 BACKENDS = ("jax", "tensorflow", "torch")
 DATA_FORMATS = ("channels_last", "channels_first")
-SIZES = ((224, 224), (160, 192))  # the second fills neither patches of 7 nor of 14 pixels
+SIZES = ((224, 224), (160, 192))  # the second fills neither patches of 7 nor of 14 pixels; not where one size is fixed
 TOLERANCE = 1e-5  # measured, it is a fifth of that and less
 
 # Every builder, at the sizes of the papers' networks for images of 224 pixels, and the ImageNet networks.
@@ -32,14 +32,22 @@ NETWORKS = {
     "convmixer_1024_20_p14_k9": {},
     "splitmixer_i_1536_20": {},
     "splitmixer_i_768_32": {},
+    "mlp_mixer_64_8_p4": {},
+    "resmlp_64_8_p4": {},
+    "gmlp_60_8_p4": {},
+    "mixer_b16": {},
+    "gmixer_24": {},
+    "resmlp_24": {},
+    "gmlp_s16": {},
 }
 
 INTRODUCTION = """# Agreement with PyTorch
 
 The largest difference between the outputs of our networks and of PyTorch networks with the same weights, relative to
-the largest output: features before the mean / logits, over images of {sizes} pixels, in float32 on a
-CPU. Tests allow {tolerance:.0e}. The PyTorch networks are written from the papers' equations, with random weights and
-norms (`tests/torch_networks.py`). This page is what `python docs/scripts/agreement_with_pytorch.py` writes; here with
+the largest output: features before the mean / logits, over images of {sizes} pixels, or of the one size
+that a network takes, in float32 on a CPU. Tests allow {tolerance:.0e}. The PyTorch networks are written from the
+papers' equations, with random weights and norms (`tests/torch_networks.py`). This page is what
+`python docs/scripts/agreement_with_pytorch.py` writes; here with
 {versions}.
 """
 
@@ -54,10 +62,12 @@ def differences(name, sizes=SIZES):
     import keras_mixers
 
     preset = keras_mixers.get_preset(name)
-    arguments = {**preset.arguments, **NETWORKS[name]}
-    layout = "timm" if preset.builder is keras_mixers.ConvMixer else "splitmixer"
+    arguments, builder = {**preset.arguments, **NETWORKS[name]}, preset.builder.__name__
+    if builder in torch_networks.MLP_MIXERS:
+        sizes = ((arguments["image_size"],) * 2,)
     torch.manual_seed(0)
-    network = torch_networks.randomize(torch_networks.counterpart(preset.builder.__name__, arguments, layout))
+    layout = torch_networks.layout_of(builder)
+    network = torch_networks.randomize(torch_networks.counterpart(builder, arguments, layout))
     images = [np.random.default_rng(0).standard_normal((1, 3, *size)).astype("float32") for size in sizes]
     with torch.no_grad():
         features = [network.features(torch.from_numpy(image)) for image in images]

@@ -168,7 +168,8 @@ def pointwise_conv(x: Any, kernel: Any, bias: Any, data_format: str) -> Any:
 
 def token_dense(x: Any, kernel: Any, bias: Any) -> Any:
     """Multiplies the tokens of `x` (batch, tokens, channels) with a kernel (tokens, units), for each channel alike."""
-    return ops.add(ops.matmul(ops.transpose(kernel), x), ops.expand_dims(bias, -1))
+    # The bias comes first: behind the product, Keras on TensorFlow takes (units, 1) for a bias of as many channels.
+    return ops.add(ops.expand_dims(bias, -1), ops.matmul(ops.transpose(kernel), x))
 
 
 # Spans of channels.

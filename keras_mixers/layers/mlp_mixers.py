@@ -39,14 +39,14 @@ class TokenMLP(MLP):
         "norm": "{spatial_norm}",
         "hidden_dense": "{spatial}.fc1",
         "output_dense": "{spatial}.fc2",
+        "scale": "{spatial_scale}",
     }
-    torch_layouts = ("timm_mlp",)
+    torch_layouts = ("timm_mixer",)
 
     def build_branch(self, input_shape: tuple[int | None, ...], channels: int) -> None:
         positions = self.positions_of(input_shape)
-        self.hidden_dense = self.token_dense(
-            positions, self.hidden, channels, "hidden_dense", **self.hidden_initializers()
-        )
+        start = self.hidden_initializers(positions)
+        self.hidden_dense = self.token_dense(positions, self.hidden, channels, "hidden_dense", **start)
         self.output_dense = self.token_dense(self.hidden_outputs, positions, channels, "output_dense")
 
     def branch(self, x: Any) -> Any:
@@ -75,7 +75,7 @@ class TokenLinear(PreNormMixer):
     """
 
     torch_modules = {"norm": "{spatial_norm}", "product": "{spatial}", "scale": "{spatial_scale}"}
-    torch_layouts = ("timm_mlp", "resmlp")
+    torch_layouts = ("timm_resmlp", "resmlp")
 
     def __init__(self, *, normalization: str | None = "affine", **kwargs: Any) -> None:
         super().__init__(normalization=normalization, **kwargs)
@@ -116,10 +116,11 @@ class ChannelMLP(MLP):
         "output_dense": "{channel}.fc2",
         "scale": "{channel_scale}",
     }
-    torch_layouts = ("timm_mlp", "resmlp")
+    torch_layouts = ("timm_mixer", "timm_resmlp", "resmlp")
 
     def build_branch(self, input_shape: tuple[int | None, ...], channels: int) -> None:
-        self.hidden_dense = self.dense(channels, self.hidden, "hidden_dense", **self.hidden_initializers())
+        start = self.hidden_initializers(channels)
+        self.hidden_dense = self.dense(channels, self.hidden, "hidden_dense", **start)
         self.output_dense = self.dense(self.hidden_outputs, channels, "output_dense")
 
     def branch(self, x: Any) -> Any:
@@ -159,8 +160,9 @@ class SpatialGatingMLP(PreNormMixer):
         "gate_norm": "{channel}.gate.norm",
         "gate_dense": "{channel}.gate.proj",
         "output_dense": "{channel}.fc2",
+        "scale": "{channel_scale}",
     }
-    torch_layouts = ("timm_mlp",)
+    torch_layouts = ("timm_gmlp",)
 
     def __init__(self, hidden: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)

@@ -43,7 +43,8 @@ class PatchEmbed(PostNormLayer):
         (None, 32, 32, 256)
     """
 
-    torch_modules = {"convolution": "{stem}0", "norm": "{stem}2"}
+    torch_modules = {"convolution": "{stem}", "norm": "{stem_norm}"}
+    torch_layouts = (*PostNormLayer.torch_layouts, "timm_mixer", "timm_resmlp", "timm_gmlp", "resmlp")
 
     def __init__(
         self, dim: int, patch_size: int, stride: int | None = None, padding: str = "valid", **kwargs: Any

@@ -128,8 +128,8 @@ class PreNormMixer(MixingLayer):
         height, width = x.shape[1:3] if self.channel_axis == -1 else x.shape[2:4]
         if (height, width) != self.grid and None not in (height, width):
             raise ImageError(
-                f"{self.name!r} mixes the patches of a grid of {self.grid[0]} × {self.grid[1]}, got {height} × {width}; "
-                "resize the images, or build the network with their size as input_shape."
+                f"{self.name!r} mixes the patches of a grid of {self.grid[0]} × {self.grid[1]}, got {height} × "
+                f"{width}; resize the images, or build the network with their size as input_shape."
             )
         if self.channel_axis == -1:
             return ops.reshape(x, (-1, math.prod(self.grid), x.shape[-1]))
@@ -140,6 +140,21 @@ class PreNormMixer(MixingLayer):
         if self.channel_axis == -1:
             return ops.reshape(x, (-1, *self.grid, x.shape[-1]))
         return ops.reshape(ops.swapaxes(x, 1, 2), (-1, x.shape[-1], *self.grid))
+
+
+@keras.saving.register_keras_serializable(package="keras_mixers")
+class GateInitializer(keras.initializers.Initializer):
+    """Starts the first half of the outputs by one initialiser, and the gates, which are the second half, by another."""
+
+    def __init__(self, values: Any, gates: Any) -> None:
+        self.values, self.gates = keras.initializers.get(values), keras.initializers.get(gates)
+
+    def __call__(self, shape: tuple[int, ...], dtype: Any = None) -> Any:
+        half = shape[-1] // 2
+        return ops.concatenate([part(shape, dtype)[..., :half] for part in (self.values, self.gates)], axis=-1)
+
+    def get_config(self) -> dict[str, Any]:
+        return {name: keras.initializers.serialize(getattr(self, name)) for name in ("values", "gates")}
 
 
 class MLP(PreNormMixer):
@@ -158,21 +173,15 @@ class MLP(PreNormMixer):
         if self.gated and self.hidden % 2:
             raise ValueError(f"hidden must be even where half of it are gates, got hidden={hidden}.")
 
-    def hidden_initializers(self) -> dict[str, Any]:
+    def hidden_initializers(self, inputs: int) -> dict[str, Any]:
         """Returns initialisers of W1 and its bias: gates start open, as σ(1), for every input."""
         if not self.gated:
             return {}
-        own = convolution_initializers("keras", self.hidden)
-
-        def kernel(shape: tuple[int, ...], dtype: Any = None) -> Any:
-            values = keras.initializers.get(own["kernel_initializer"])(shape, dtype)
-            gates = keras.initializers.RandomNormal(stddev=1e-6)((shape[0], shape[1] // 2), dtype)
-            return ops.concatenate([values[:, : shape[1] // 2], gates], axis=1)
-
-        def bias(shape: tuple[int, ...], dtype: Any = None) -> Any:
-            return ops.concatenate([ops.zeros(shape[0] // 2, dtype), ops.ones(shape[0] // 2, dtype)])
-
-        return {"kernel_initializer": kernel, "bias_initializer": bias}
+        own = convolution_initializers(self.initializer, inputs)
+        return {
+            "kernel_initializer": GateInitializer(own["kernel_initializer"], keras.initializers.RandomNormal(0, 1e-6)),
+            "bias_initializer": GateInitializer(own["bias_initializer"], "ones"),
+        }
 
     def activate(self, x: Any, axis: int) -> Any:
         """Returns σ(x), or a * σ(b) of the two halves along an axis."""

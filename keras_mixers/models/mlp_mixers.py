@@ -131,7 +131,7 @@ def _mlp(kind: type[keras.layers.Layer], dim: int, ratio: float, name: str, **ar
 
 
 def _mlp_mixer(
-    name: str, dim: int, blocks: int, patch_size: int, num_classes: int, image_size: int,
+    family: str, dim: int, blocks: int, patch_size: int, num_classes: int, image_size: int,
     spatial_mixer: MixerFactory | None, channel_mixer: MixerFactory, **options: Any,
 ) -> keras.Model:  # fmt: skip
     if options.get("input_shape") is None:
@@ -140,7 +140,7 @@ def _mlp_mixer(
         options["input_shape"] = (side, side, 3) if channels_last else (3, side, side)
     options = {
         "normalization": "layer", "residual": "both", "initializer": "keras", "linear_embedding": True,
-        "name": f"{name}_{dim}_{blocks}", **options,
+        "name": f"{family}_{dim}_{blocks}", **options,
     }  # fmt: skip
     options.setdefault("final_normalization", options["normalization"])
     return IsotropicMixer(

@@ -1,8 +1,9 @@
-"""One table: every network of both papers' tables, by name.
+"""One table: every network of both papers' tables, and those that they are compared with, by name.
 
 A name is family_dim_blocks, then what differs from the family's first configuration: `p` patch size, `k` kernel size,
-`r` ratio (r3_5 is 3/5), `s` segments. These first ones are the ConvMixers of its Table 1, and SplitMixers of patch size
-2, kernel size 5, ratio 2/3 and two segments.
+`r` ratio (r3_5 is 3/5), `s` segments. These first ones are the ConvMixers of its Table 1, SplitMixers of patch size 2,
+kernel size 5, ratio 2/3 and two segments, and MLP-Mixers and their kin of patch size 16. Networks that timm publishes
+under a name of their own, such as mixer_b16, keep it.
 """
 
 import difflib
@@ -19,6 +20,7 @@ from keras_mixers.layers.validation import did_you_mean
 from keras_mixers.models.conv_mixer import ConvMixer
 from keras_mixers.models.datasets import DATASETS, IMAGENET
 from keras_mixers.models.image_spec import ImageSpec
+from keras_mixers.models.mlp_mixers import MLPMixer, ResMLP, gMixer, gMLP
 from keras_mixers.models.split_mixer import (
     SplitMixerI,
     SplitMixerII,
@@ -32,11 +34,14 @@ from keras_mixers.weights import packaged_weights, read_card
 CIFAR10 = DATASETS["cifar10"].pixels
 CIFAR10_SPLITMIXER = replace(CIFAR10, std=(0.2023, 0.1994, 0.2010))
 FLOWERS102 = replace(DATASETS["flowers102"].pixels, crop_fraction=1.0)
+IMAGENET_7_8 = replace(IMAGENET, crop_fraction=0.875)
+HALVES = replace(IMAGENET_7_8, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+UNIT = replace(IMAGENET_7_8, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0), interpolation="bilinear")
 
 
 @dataclass(frozen=True)
 class Published:
-    """A top-1 accuracy in percent that a paper reports, and where it does."""
+    """A top-1 accuracy in percent that a paper or timm reports, and where."""
 
     dataset: str
     top1: float
@@ -52,8 +57,10 @@ class Preset:
         builder: the function that makes the network.
         arguments: what it is called with.
         pixels: the images that the network is meant for.
-        published: the accuracies that the papers report; empty where they report only its speed.
-        weights: trained weights by data set, as `weights=` of any builder takes them.
+        published: the accuracies that are reported; empty where there are none.
+        weights: trained weights by data set, as `weights=` of any builder takes them; further sets of a data set have
+            names that begin with its own, such as `"imagenet_miil"`.
+        weights_pixels: the images of those weights, by name, that take others than `pixels`.
     """
 
     builder: Callable[..., keras.Model]
@@ -61,6 +68,11 @@ class Preset:
     pixels: ImageSpec
     published: tuple[Published, ...] = ()
     weights: Mapping[str, str] = field(default_factory=dict)
+    weights_pixels: Mapping[str, ImageSpec] = field(default_factory=dict)
+
+    def pixels_of(self, weights: object) -> ImageSpec:
+        """Returns the images of these of its weights, by name, or of the network for anything else."""
+        return self.weights_pixels.get(weights, self.pixels) if isinstance(weights, str) else self.pixels
 
     @property
     def family(self) -> str:
@@ -106,6 +118,34 @@ def _flowers_mixer(builder, source="", flowers102=None, food101=None, **others) 
 
 def _accuracies(source: str, **top1_by_dataset: float | None) -> list[Published]:
     return [Published(dataset, top1, source) for dataset, top1 in top1_by_dataset.items() if top1 is not None]
+
+
+def _timm_mixer(builder, dim, blocks, patch, pixels, published, weights_pixels=None) -> Preset:
+    """Makes a row of {name of weights: (name on the hub, top-1 accuracy that timm reports, note)}."""
+    arguments = {"dim": dim, "blocks": blocks, "patch_size": patch, "num_classes": 1000, "image_size": 224}
+    reported = tuple(Published("imagenet", top1, "timm", note) for _, top1, note in published.values())
+    weights = {f"imagenet{name}": f"hf://timm/{source}" for name, (source, *_) in published.items()}
+    return Preset(builder, arguments, pixels, reported, weights, weights_pixels or {})
+
+
+def _resmlp(dim, blocks, patch, timm, top1, distilled, in22k=None) -> Preset:
+    published = {
+        "": (f"{timm}.fb_in1k", top1, ""),
+        "_distilled": (f"{timm}.fb_distilled_in1k", distilled, "distilled"),
+    }
+    if in22k is not None:
+        published["_in22k"] = (f"{timm}.fb_in22k_ft_in1k", in22k, "after ImageNet-22k")
+    return _timm_mixer(ResMLP, dim, blocks, patch, IMAGENET_7_8, published)
+
+
+def _cifar_mlp(builder, dim, blocks, cifar10=None, cifar100=None, **others) -> Preset:
+    arguments = {"dim": dim, "blocks": blocks, "patch_size": 4, "num_classes": 10, "image_size": 32, **others}
+    published = [
+        Published(dataset, top1, "SplitMixer Table 1", "as trained for the MDMLP paper")
+        for dataset, top1 in (("cifar10", cifar10), ("cifar100", cifar100))
+        if top1 is not None
+    ]
+    return Preset(builder, arguments, CIFAR10, tuple(published))
 
 
 _SPLITMIXER_RUN = "as trained for the SplitMixer paper"
@@ -191,6 +231,36 @@ PRESETS: dict[str, Preset] = {
         Published("imagenet", 75.38, "SplitMixer Table 2", "350 epochs"),
         activation="relu",
     ),
+    # MLP-Mixer, gMixer, ResMLP and gMLP as timm publishes them: ImageNet.
+    "mixer_b16": _timm_mixer(
+        MLPMixer, 768, 12, 16, HALVES,
+        {
+            "": ("mixer_b16_224.goog_in21k_ft_in1k", 76.62, "after ImageNet-21k"),
+            "_miil": ("mixer_b16_224.miil_in21k_ft_in1k", 82.31, "after ImageNet-21k-P"),
+        },
+        {"imagenet_miil": UNIT},
+    ),
+    "mixer_l16": _timm_mixer(
+        MLPMixer, 1024, 24, 16, HALVES, {"": ("mixer_l16_224.goog_in21k_ft_in1k", 72.08, "after ImageNet-21k")}
+    ),
+    "gmixer_24": _timm_mixer(gMixer, 384, 24, 16, IMAGENET_7_8, {"": ("gmixer_24_224.ra3_in1k", 78.05, "")}),
+    "resmlp_12": _resmlp(384, 12, 16, "resmlp_12_224", 76.66, 77.95),
+    "resmlp_24": _resmlp(384, 24, 16, "resmlp_24_224", 79.38, 80.77),
+    "resmlp_36": _resmlp(384, 36, 16, "resmlp_36_224", 79.77, 81.15),
+    "resmlp_big_24": _resmlp(768, 24, 8, "resmlp_big_24_224", 81.03, 83.59, 84.41),
+    "gmlp_s16": _timm_mixer(gMLP, 256, 30, 16, HALVES, {"": ("gmlp_s16_224.ra3_in1k", 79.65, "")}),
+    # Their CIFAR networks of SplitMixer's Table 1: found by its parameters and FLOPs, they are Mixer-S, ResMLP-S12 and
+    # gMLP-Ti with patches of 4.
+    "mlp_mixer_512_8_p4": _cifar_mlp(MLPMixer, 512, 8, 85.45, 55.06),
+    "resmlp_384_12_p4": _cifar_mlp(ResMLP, 384, 12, 86.52, 61.40),
+    "gmlp_128_30_p4": _cifar_mlp(gMLP, 128, 30, 86.79, 61.60),
+    # A network of 0.3 M parameters of each kind, on 8 × 8 patches in 8 blocks, to compare them: ours.
+    "mlp_mixer_64_8_p4": _cifar_mlp(MLPMixer, 64, 8),
+    "resmlp_64_8_p4": _cifar_mlp(ResMLP, 64, 8),
+    "gmlp_60_8_p4": _cifar_mlp(gMLP, 60, 8),
+    "convmixer_176_8_p4_k5": _preset(ConvMixer, 176, 8, 4, 5, "cifar10", CIFAR10, ()),
+    "splitmixer_i_264_8_p4": _preset(SplitMixerI, 264, 8, 4, 5, "cifar10", CIFAR10, (), ratio=2 / 3),
+    "splitmixer_iv_250_8_p4": _preset(SplitMixerIV, 250, 8, 4, 5, "cifar10", CIFAR10, (), segments=2),
 }  # fmt: skip
 
 
@@ -246,9 +316,10 @@ def create_model(name: str, /, *, include_preprocessing: bool = False, **overrid
             or False.
 
     Returns:
-        A functional `keras.Model`, randomly initialised unless `weights` are given. Its `pixels` are the preset's, in
-        the size of `input_shape` (its longer side) if that is given. Dimensions and kernels that differ from the preset
-        are part of its name, as in `splitmixer_i_256_8_dim_64`.
+        A functional `keras.Model`, randomly initialised unless `weights` are given. Its `pixels` are the preset's, or
+        those of the named weights if they take others (`"imagenet_miil"` of mixer_b16), in the size of `input_shape`
+        (its longer side) if that is given. Dimensions and kernels that differ from the preset are part of its name, as
+        in `splitmixer_i_256_8_dim_64`.
 
     Raises:
         ValueError: if there is no such model, or an argument is not as its builder takes it.
@@ -261,6 +332,7 @@ def create_model(name: str, /, *, include_preprocessing: bool = False, **overrid
     """
     preset = get_preset(name)
     weights, card = overrides.get("weights"), None
+    pixels = preset.pixels_of(weights)
     if isinstance(weights, str) and weights.isidentifier():
         if weights not in preset.weights:
             known = ", ".join(map(repr, preset.weights)) or "none yet"
@@ -273,7 +345,7 @@ def create_model(name: str, /, *, include_preprocessing: bool = False, **overrid
     preprocessing = overrides.get("preprocessing")
     preprocessing = include_preprocessing if preprocessing is None else preprocessing
     if isinstance(preprocessing, bool):
-        overrides["preprocessing"] = preset.pixels if preprocessing else None
+        overrides["preprocessing"] = pixels if preprocessing else None
     changes = [
         f"_{key}_{overrides[key]:g}"
         for key, value in preset.arguments.items()
@@ -281,14 +353,19 @@ def create_model(name: str, /, *, include_preprocessing: bool = False, **overrid
     ]
     model = preset.builder(**{**preset.arguments, "name": name + "".join(changes), **overrides})
     if model.pixels is None:
-        model.pixels = preset.pixels.resized(model.image_sides)
+        model.pixels = pixels.resized(model.image_sides)
     if card is not None and not overrides.get("new_head"):
         model.class_names = card.class_names
     return model
 
 
 def preprocess_input(
-    images: np.ndarray | Sequence[np.ndarray], name: str, *, normalize: bool = True, data_format: str | None = None
+    images: np.ndarray | Sequence[np.ndarray],
+    name: str,
+    *,
+    weights: str | None = None,
+    normalize: bool = True,
+    data_format: str | None = None,
 ) -> np.ndarray:
     """Makes of photographs a batch for the network `name`, as its preset's `ImageSpec` says.
 
@@ -298,6 +375,8 @@ def preprocess_input(
     Args:
         images: images of any size, (height, width, 3) each, values from 0 to 255.
         name: one of `list_models()`.
+        weights: those of the network's weights, by name, that the images are for; `"imagenet_miil"` of mixer_b16 takes
+            other statistics than the network's first weights.
         normalize: False leaves pixels from 0 to 255, for models made with `include_preprocessing=True`.
         data_format: layout of the batch, `"channels_last"`, `"channels_first"` or None for Keras's setting.
 
@@ -312,4 +391,4 @@ def preprocess_input(
         >>> preprocess_input([photograph], "convmixer_768_32", data_format="channels_last").shape
         (1, 224, 224, 3)
     """
-    return get_preset(name).pixels.preprocess(images, normalize=normalize, data_format=data_format)
+    return get_preset(name).pixels_of(weights).preprocess(images, normalize=normalize, data_format=data_format)

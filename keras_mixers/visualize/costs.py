@@ -31,6 +31,9 @@ FAMILIES = {
     "SplitMixer-IV": (style.VERMILION, "D"),
     "SplitMixer-V": (style.PURPLE, "P"),
     "3D convolution": (style.SKY, "X"),
+    "MLP-Mixer": (style.BLUE, "H"),
+    "ResMLP": (style.VERMILION, "h"),
+    "gMLP": (style.PURPLE, "d"),
 }
 OTHERS = (style.YELLOW, "*")
 
@@ -170,7 +173,11 @@ def savings(dim: int = 256, save: str | Path | None = None) -> "Figure":
         by_segments.plot(segments, counted, marker, color=color, ms=size, mfc=fill, label=name)
     by_segments.set(title="segments side by side", xlabel="number of segments s")
 
-    rows = [name for name, preset in PRESETS.items() if preset.pixels.size == 32 and preset.family != "ConvMixer"]
+    rows = [
+        name
+        for name, preset in PRESETS.items()
+        if preset.pixels.size == 32 and preset.family != "ConvMixer" and preset.arguments["dim"] == 256
+    ]
     baseline = _profile("convmixer_256_8_p2_k5", 10)
     for shift, cost, label, color in ((-0.2, "params", "parameters", style.BLUE), (0.2, "macs", "MACs", style.YELLOW)):
         parts = [100 * (1 - getattr(_profile(name, 10), cost) / getattr(baseline, cost)) for name in rows]

@@ -15,8 +15,8 @@ import safetensors.numpy
 from keras_mixers.layers.validation import check_choice
 from keras_mixers.weights.layouts import LAYOUTS, Place, find_places, head_module
 
-# The first tensor of each layout tells it.
-FIRST = {"timm": "stem.0.weight", "splitmixer": "patch_emb.0.weight", "convmixer": "0.weight"}
+# The first tensor tells the layout.
+FIRST = {f"{layout.stem}.weight": name for name, layouts in LAYOUTS.items() for layout in layouts}
 # What nn.DataParallel, torch.compile and training loops put in front of every name.
 WRAPPERS = r"(?:module\.|_orig_mod\.|model\.)*"
 TORCH_FILES = (".pt", ".pth", ".pth.tar", ".bin")
@@ -25,8 +25,9 @@ TORCH_FILES = (".pt", ".pth", ".pth.tar", ".bin")
 def load_torch_weights(model: keras.Model, source: Mapping[str, Any] | str | Path, *, new_head: bool = False) -> None:
     """Loads the weights of a PyTorch network into `model`, on any backend and in either data format.
 
-    The layout is recognised: timm's ConvMixer, the `nn.Sequential` of both papers, or the modules of SplitMixer's
-    authors, also behind `module.` and inside `{"state_dict": ...}`. A model without a head skips the file's.
+    The layout is recognised: timm's ConvMixer or MlpMixer, the `nn.Sequential` of both papers, or the modules of
+    SplitMixer's or ResMLP's authors, also behind `module.` and inside `{"state_dict": ...}`. A model without a head
+    skips the file's.
 
     Args:
         model: a network of this library.
@@ -66,8 +67,8 @@ def to_torch_state_dict(model: keras.Model, layout: str) -> dict[str, Any]:
 
     Args:
         model: a network of this library, on any backend.
-        layout: `"timm"`, `"convmixer"` (the `nn.Sequential` of both papers) or `"splitmixer"` (the modules of
-            SplitMixer's authors).
+        layout: `"timm"`, `"convmixer"` (the `nn.Sequential` of both papers), `"splitmixer"` or `"resmlp"` (the modules
+            of SplitMixer's and of ResMLP's authors).
 
     Returns:
         A dict of `torch.Tensor` on the CPU, float32, by name. `num_batches_tracked`, which Keras does not count, is 0.
@@ -95,15 +96,15 @@ def to_torch_state_dict(model: keras.Model, layout: str) -> dict[str, Any]:
 def recognize(source: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     """Returns the layout of a state dict, and its tensors without wrappers and without `num_batches_tracked`."""
     for candidate in (source, *(value for value in source.values() if isinstance(value, Mapping))):
-        for layout, first in FIRST.items():
+        for first, layout in FIRST.items():
             for name in candidate:
                 if match := re.fullmatch(f"({WRAPPERS}){re.escape(first)}", str(name)):
                     tensors = {str(name).removeprefix(match[1]): tensor for name, tensor in candidate.items()}
                     return layout, {name: tensors[name] for name in tensors if not name.endswith("num_batches_tracked")}
     names = ", ".join(map(repr, list(source)[:5])) or "nothing"
     raise ValueError(
-        f"The source holds {names}, which is the state dict of neither a ConvMixer nor a SplitMixer; its first tensor "
-        f"should be one of {', '.join(FIRST.values())}."
+        f"The source holds {names}, which is the state dict of neither a ConvMixer nor a SplitMixer nor one of "
+        f"MLP-Mixer's family; its first tensor should be one of {', '.join(FIRST)}."
     )
 
 

@@ -1,7 +1,7 @@
 """Every layer, in the settings that differ in kind, for inputs of SHAPE.
 
 SHAPE has as many columns as channels, and so has the output of the patch embeddings: a layer that confuses the two axes
-in channels first shows it here.
+in channels first shows it here. Those of FIXED_GRID take the grid that they are built for, and no other.
 """
 
 import functools
@@ -10,6 +10,7 @@ import pytest
 
 from keras_mixers.layers import (
     ChannelMixer,
+    ChannelMLP,
     ChannelSplitMixer,
     ChannelSplitMixerI,
     ChannelSplitMixerII,
@@ -18,8 +19,11 @@ from keras_mixers.layers import (
     ChannelSplitMixerV,
     ChannelStrideMixer,
     PatchEmbed,
+    SpatialGatingMLP,
     SpatialMixer1D,
     SpatialMixer2D,
+    TokenLinear,
+    TokenMLP,
 )
 
 SHAPE = (2, 6, 12, 12)
@@ -41,7 +45,15 @@ EVERY_MIXER = {
     "split_v": ChannelSplitMixerV,
     "stride": functools.partial(ChannelStrideMixer, 4),
     "stride_overlap": functools.partial(ChannelStrideMixer, 6, stride=2),
+    "token_mlp": functools.partial(TokenMLP, 12),
+    "token_mlp_gated": functools.partial(TokenMLP, 10, gated=True, layer_scale=0.5),
+    "token_linear": TokenLinear,
+    "token_linear_scaled": functools.partial(TokenLinear, layer_scale=0.5),
+    "channel_mlp": functools.partial(ChannelMLP, 10),
+    "channel_mlp_gated": functools.partial(ChannelMLP, 10, gated=True, layer_scale=0.5),
+    "spatial_gating_mlp": functools.partial(SpatialGatingMLP, 10),
 }
+FIXED_GRID = (TokenMLP, TokenLinear, SpatialGatingMLP)
 
 EVERY_LAYER = {
     "patch_embed": functools.partial(PatchEmbed, 6, 2),
@@ -60,8 +72,23 @@ EACH_KIND = {
         "split",
         "split_shuffle",
         "stride_overlap",
+        "token_mlp_gated",
+        "token_linear_scaled",
+        "channel_mlp",
+        "spatial_gating_mlp",
     )
 }
+
+
+def kind_of(make):
+    """Give the class of what `make` makes."""
+    return getattr(make, "func", make)
+
+
+def input_shape(make):
+    """Give the shape of one image, channels last, with unknown sides where the layer takes any."""
+    return SHAPE[1:] if kind_of(make) in FIXED_GRID else (None, None, SHAPE[-1])
+
 
 for_each_kind = pytest.mark.parametrize("make", EACH_KIND.values(), ids=EACH_KIND)
 for_every_mixer = pytest.mark.parametrize("make", EVERY_MIXER.values(), ids=EVERY_MIXER)

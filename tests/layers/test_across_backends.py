@@ -9,7 +9,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from every_layer import EACH_KIND, EVERY_LAYER, SHAPE
+from every_layer import EACH_KIND, EVERY_LAYER, SHAPE, input_shape
 
 OTHERS = sorted({"jax", "tensorflow", "torch"} - {keras.backend.backend()})
 
@@ -24,7 +24,7 @@ import keras_mixers.layers
 assert keras.backend.backend() == sys.argv[1], keras.backend.backend()
 model = keras.saving.load_model("model.keras")
 arrays = np.load("arrays.npz")
-for layer, y in zip(model.output_names, model(arrays["x"]), strict=True):
+for layer, y in zip(model.output_names, model([arrays["x"]] * 2), strict=True):
     y = keras.ops.convert_to_numpy(y)
     difference = np.abs(y - arrays[layer]).max() / np.abs(arrays[layer]).max()
     assert difference < 1e-5, (layer, difference)
@@ -36,16 +36,18 @@ for layer, y in zip(model.output_names, model(arrays["x"]), strict=True):
 def folder(tmp_path_factory, randomize):
     """Save a model of every layer, and of each kind in channels first, with an input and the outputs it gives here."""
     folder = tmp_path_factory.mktemp("across_backends")
-    x = keras.Input((None, None, 12))
-    transposed = keras.layers.Permute((3, 1, 2))(x)
-    outputs = [make(name=name)(x) for name, make in EVERY_LAYER.items()]
+    inputs = [keras.Input(shape) for shape in dict.fromkeys(map(input_shape, EVERY_LAYER.values()))]
+    last = {x.shape[1:]: x for x in inputs}
+    first = {shape: keras.layers.Permute((3, 1, 2))(x) for shape, x in last.items()}
+    outputs = [make(name=name)(last[input_shape(make)]) for name, make in EVERY_LAYER.items()]
     outputs += [
-        make(name=f"{name}_first", data_format="channels_first")(transposed) for name, make in EACH_KIND.items()
+        make(name=f"{name}_first", data_format="channels_first")(first[input_shape(make)])
+        for name, make in EACH_KIND.items()
     ]
-    model = randomize(keras.Model(x, outputs))
+    model = randomize(keras.Model(inputs, outputs))
     model.save(folder / "model.keras")
     x = np.random.default_rng(0).normal(size=SHAPE).astype("float32")
-    arrays = {name: keras.ops.convert_to_numpy(y) for name, y in zip(model.output_names, model(x), strict=True)}
+    arrays = {name: keras.ops.convert_to_numpy(y) for name, y in zip(model.output_names, model([x, x]), strict=True)}
     np.savez(folder / "arrays.npz", x=x, **arrays)
     return folder
 

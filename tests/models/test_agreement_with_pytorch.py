@@ -13,7 +13,7 @@ SCRIPTS = Path(__file__).parents[2] / "docs" / "scripts"
 agreement = SimpleNamespace(**runpy.run_path(str(SCRIPTS / "agreement_with_pytorch.py")))
 # Those of ImageNet are made of the same layers, and take minutes: in CI on one backend, on the page on all.
 NAMES = [
-    name if "_256_" in name else pytest.param(name, marks=pytest.mark.backend_independent)
+    name if re.search("_256_|_8_p4", name) else pytest.param(name, marks=pytest.mark.backend_independent)
     for name in agreement.NETWORKS
 ]
 
@@ -28,7 +28,8 @@ def test_features_and_logits_are_pytorchs(name):
 
 def test_every_builder_is_compared():
     builders = {keras_mixers.get_preset(name).builder for name in agreement.NETWORKS}
-    every = ("ConvMixer", "SplitMixerI", "SplitMixerII", "SplitMixerIII", "SplitMixerIV", "SplitMixerV", "StrideMixer")
+    every = ("ConvMixer", "SplitMixerI", "SplitMixerII", "SplitMixerIII", "SplitMixerIV", "SplitMixerV", "StrideMixer",
+             "MLPMixer", "gMixer", "ResMLP", "gMLP")  # fmt: skip
     assert builders == {getattr(keras_mixers, name) for name in every}
 
 

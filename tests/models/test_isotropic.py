@@ -8,7 +8,7 @@ import sys
 import keras
 import numpy as np
 import pytest
-from small_networks import BUILDERS, for_every_builder, small
+from small_networks import BUILDERS, MLP_BUILDERS, for_all_builders, for_every_builder, small
 
 import keras_mixers
 from keras_mixers import layers
@@ -42,14 +42,14 @@ def test_a_block_is_two_layers(builder):
     assert names == ["image", "patch_embed", *blocks, "pool", "head"]
 
 
-@for_every_builder
+@for_all_builders
 def test_is_the_same_in_both_data_formats(builder, images, randomize):
     last, first = randomize(small(builder)), small(builder, data_format="channels_first")
     first.set_weights(last.get_weights())
     np.testing.assert_allclose(output(last, images), output(first, images.transpose(0, 3, 1, 2)), rtol=1e-4, atol=1e-5)
 
 
-@for_every_builder
+@for_all_builders
 def test_is_the_same_after_a_keras_file_to_the_bit(builder, images, randomize, tmp_path):
     model = randomize(small(builder))
     model.save(tmp_path / "model.keras")
@@ -71,13 +71,14 @@ def test_is_the_same_on_another_backend(other, images, randomize, tmp_path):
     if importlib.util.find_spec(other) is None:
         pytest.skip(f"{other} is not installed")
     np.save(tmp_path / "x.npy", images)
-    for builder in BUILDERS:
+    builders = [*BUILDERS, *MLP_BUILDERS]
+    for builder in builders:
         model = randomize(small(builder))
         model.save(tmp_path / f"{builder}.keras")
         np.save(tmp_path / f"{builder}_here.npy", output(model, images))
     environment = {**os.environ, "KERAS_BACKEND": other}
-    subprocess.run([sys.executable, "-c", LOAD, str(tmp_path), *BUILDERS], env=environment, check=True, timeout=300)
-    for builder in BUILDERS:
+    subprocess.run([sys.executable, "-c", LOAD, str(tmp_path), *builders], env=environment, check=True, timeout=300)
+    for builder in builders:
         here, there = (np.load(tmp_path / f"{builder}_{place}.npy") for place in ("here", "there"))
         assert np.max(np.abs(here - there)) <= 1e-5 * np.max(np.abs(here)), builder
 

@@ -1,6 +1,7 @@
 """From a photograph to a network's input: in the model, in front of it, and as Pillow and torchvision do it."""
 
 import pathlib
+import re
 
 import keras
 import numpy as np
@@ -286,15 +287,24 @@ def test_a_specification_refuses(change, message):
 
 # The table.
 
+HALVES = ImageSpec(224, (0.5,) * 3, (0.5,) * 3, 0.875, "bicubic")
+SEVEN_EIGHTHS = ImageSpec(224, *IMAGENET_STATISTICS, 0.875, "bicubic")
+TIMMS = {
+    "mixer_b16": HALVES, "mixer_l16": HALVES, "gmixer_24": SEVEN_EIGHTHS, "resmlp_12": SEVEN_EIGHTHS,
+    "resmlp_24": SEVEN_EIGHTHS, "resmlp_36": SEVEN_EIGHTHS, "resmlp_big_24": SEVEN_EIGHTHS, "gmlp_s16": HALVES,
+}  # fmt: skip
+
 
 def test_every_preset_has_the_pixels_of_its_data_set():
     mean, flowers = (0.4914, 0.4822, 0.4465), ((0.507, 0.487, 0.441), (0.267, 0.256, 0.276))
     cifar10 = {True: (mean, (0.2471, 0.2435, 0.2616)), False: (mean, (0.2023, 0.1994, 0.2010))}
+    splitmixers = {value for name, value in vars(keras_mixers).items() if re.match("SplitMixer|StrideMixer", name)}
     for name, preset in PRESETS.items():
+        own = preset.builder in splitmixers and not name.endswith("_p4")  # the networks of the SplitMixer paper
         expected = {
-            10: ImageSpec(32, *cifar10[preset.builder is keras_mixers.ConvMixer], 1.0, "bicubic"),
+            10: ImageSpec(32, *cifar10[not own], 1.0, "bicubic"),
             102: ImageSpec(224, *flowers, 1.0, "bicubic"),
-            1000: ImageSpec(224, *IMAGENET_STATISTICS, 0.96, "bicubic"),
+            1000: TIMMS.get(name, ImageSpec(224, *IMAGENET_STATISTICS, 0.96, "bicubic")),
         }
         assert preset.pixels == expected[preset.arguments["num_classes"]], name
         assert preset.pixels.size % preset.arguments["patch_size"] == 0, name
@@ -303,8 +313,22 @@ def test_every_preset_has_the_pixels_of_its_data_set():
 
 def test_the_networks_with_timms_weights_have_timms_pixels():
     names = [name for name, preset in PRESETS.items() if "imagenet" in preset.weights]
-    assert names == ["convmixer_1536_20", "convmixer_768_32", "convmixer_1024_20_p14_k9"]
-    assert {get_preset(name).pixels for name in names} == {ImageSpec(224, *IMAGENET_STATISTICS, 0.96, "bicubic")}
+    assert names == ["convmixer_1536_20", "convmixer_768_32", "convmixer_1024_20_p14_k9", *TIMMS]
+    convmixers = {get_preset(name).pixels for name in names[:3]}
+    assert convmixers == {ImageSpec(224, *IMAGENET_STATISTICS, 0.96, "bicubic")}
+
+
+def test_some_weights_take_other_pixels():
+    other = ImageSpec(224, (0.0,) * 3, (1.0,) * 3, 0.875, "bilinear")
+    for name, preset in PRESETS.items():
+        for weights in preset.weights:
+            expected = other if (name, weights) == ("mixer_b16", "imagenet_miil") else preset.pixels
+            assert preset.pixels_of(weights) == expected, (name, weights)
+    assert get_preset("mixer_b16").pixels_of("hf://timm/mixer_b16_224.goog_in21k") == get_preset("mixer_b16").pixels
+    image = scene(300, 260)
+    found = preprocess_input([image], "mixer_b16", weights="imagenet_miil", data_format="channels_last")
+    np.testing.assert_array_equal(found, other.preprocess([image], data_format="channels_last"))
+    assert (found != preprocess_input([image], "mixer_b16", data_format="channels_last")).any()
 
 
 @pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])

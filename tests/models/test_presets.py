@@ -54,7 +54,17 @@ def test_published_accuracies_are_percentages_with_a_source():
     for preset in PRESETS.values():
         for published in preset.published:
             assert 50 < published.top1 < 100
-            assert published.source.startswith(("ConvMixer ", "SplitMixer "))
+            assert published.source.startswith(("ConvMixer ", "SplitMixer ")) or published.source == "timm"
+
+
+def test_the_networks_to_be_compared_are_of_one_size():
+    ours = keras_mixers.list_models("*_64_8_p4") + keras_mixers.list_models("gmlp_60_8_p4")
+    ours += keras_mixers.list_models("convmixer_176*") + keras_mixers.list_models("splitmixer_i*_2[56][04]_8_p4")
+    assert len(ours) == 6
+    for name in ours:
+        assert 302_000 < PARAMETERS[name] < 305_000
+        assert PRESETS[name].published == ()
+        assert (PRESETS[name].blocks, PRESETS[name].arguments["patch_size"], PRESETS[name].pixels.size) == (8, 4, 32)
 
 
 def test_patterns_select():

@@ -7,6 +7,7 @@ import numpy as np
 import reference
 
 from keras_mixers import layers
+from keras_mixers.layers.normalization import Affine
 
 
 class CountedKernel(np.ndarray):
@@ -55,9 +56,9 @@ def run(model, image, monkeypatch):
     products, normalized = [], []
     batch_norm = reference.NORMALIZATIONS["batch"]
 
-    def counted_norm(x, norm, training):
+    def counted_norm(x, norm, training, **options):
         normalized.append(x.size)
-        return batch_norm(x, norm, training)
+        return batch_norm(x, norm, training, **options)
 
     def kernel(convolution):
         return CountedKernel(array(convolution.kernel), products)
@@ -81,6 +82,9 @@ def call(layer, x, convolution):
     if isinstance(layer, keras.layers.Dense):
         kernel, bias = convolution(layer)
         return x @ kernel + bias
+    if layer.name == "norm":  # before the mean
+        kind = "affine" if isinstance(layer, Affine) else "layer"
+        return reference.NORMALIZATIONS[kind](x, norm_of(layer), False, epsilon=reference.PRE_NORM_EPSILON)[0]
     options = {"activation": keras.activations.serialize(layer.activation), "normalization": layer.normalization}
     if isinstance(layer, layers.PatchEmbed):
         options |= {"stride": layer.stride, "padding": layer.padding}
@@ -93,6 +97,9 @@ def call(layer, x, convolution):
         norms = [norm_of(layer.width_norm), norm_of(layer.height_norm)]
         return reference.spatial_mixer_1d(x, width, height, norms, **options)[0]
     norm = norm_of(layer.norm)
+    if isinstance(layer, layers.PreNormMixer):
+        options["scale"] = None if layer.scale is None else array(layer.scale)
+        return pre_norm(layer, x, norm, convolution, options)
     if isinstance(layer, layers.ChannelMixer):
         return reference.channel_mixer(x, *convolution(layer.pointwise), norm, **options)[0]
     if isinstance(layer, layers.ChannelStrideMixer):
@@ -104,3 +111,14 @@ def call(layer, x, convolution):
         kernels, biases = kernels * mixed, biases * mixed
     options |= {name: getattr(layer, name) for name in ("segments", "ratio", "block", "shuffle")}
     return reference.channel_split_mixer(x, kernels, biases, norm, **options)[0]
+
+
+def pre_norm(layer, x, norm, convolution, options):
+    if isinstance(layer, layers.TokenLinear):
+        return reference.token_linear(x, *convolution(layer.product), norm, **options)[0]
+    first, second = convolution(layer.hidden_dense), convolution(layer.output_dense)
+    if isinstance(layer, layers.SpatialGatingMLP):
+        gate, gate_norm = convolution(layer.gate_dense), norm_of(layer.gate_norm)
+        return reference.spatial_gating_mlp(x, first, gate, second, norm, gate_norm, **options)[0]
+    mlp = reference.token_mlp if isinstance(layer, layers.TokenMLP) else reference.channel_mlp
+    return mlp(x, first, second, norm, gated=layer.gated, **options)[0]

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import pytest
 import reference_counts
-from small_networks import BUILDERS, for_every_builder, small
+from small_networks import BUILDERS, MLP_BUILDERS, for_all_builders, small
 
 import keras_mixers
 from keras_mixers import layers
@@ -77,6 +77,15 @@ OF_IMAGENET = {
     "convmixer_768_32_p14_k3": (20_465_896, 5_004_834_816),
     "splitmixer_i_1536_20": (23_558_120, 22_273_814_528),
     "splitmixer_i_768_32": (9_829_864, 9_058_629_632),
+    # Parameters as timm's own networks have them.
+    "mixer_b16": (59_880_472, 12_601_767_936),
+    "mixer_l16": (208_196_168, 44_547_678_208),
+    "gmixer_24": (24_721_096, 5_260_434_432),
+    "resmlp_12": (15_350_872, 3_009_739_776),
+    "resmlp_24": (30_020_680, 5_961_292_800),
+    "resmlp_36": (44_690_488, 8_912_845_824),
+    "resmlp_big_24": (129_138_280, 100_230_739_968),
+    "gmlp_s16": (19_422_656, 4_392_060_928),
 }
 
 
@@ -97,15 +106,24 @@ def test_counts_what_the_imagenet_networks_have(every_preset):
     assert {name: counts(every_preset[name], 224)[:2] for name in OF_IMAGENET} == OF_IMAGENET
 
 
+def side_of(name):
+    """Give a side of images that the network takes: those that mix a fixed number of patches take theirs alone."""
+    return (
+        224
+        if "image_size" not in keras_mixers.get_preset(name).arguments
+        else keras_mixers.get_preset(name).pixels.size
+    )
+
+
 def test_parameters_are_those_that_train_in_every_model_of_the_table(every_preset):
     for name, model in every_preset.items():
-        found = profile(model, images_of(model, 224, 224))
+        found = profile(model, images_of(model, side_of(name), side_of(name)))
         assert found.params == sum(math.prod(weight.shape) for weight in model.trainable_weights), name
 
 
 def test_totals_are_the_sums_of_the_layers(every_preset):
     for name, model in every_preset.items():
-        found = profile(model, images_of(model, 224, 224))
+        found = profile(model, images_of(model, side_of(name), side_of(name)))
         assert [layer.name for layer in found.layers] == [layer.name for layer in model.layers], name
         assert [layer.kind for layer in found.layers] == [type(layer).__name__ for layer in model.layers], name
         for count in ("params", "macs", "published_flops"):
@@ -164,6 +182,30 @@ def test_ablations_by_hand(ablation):
     assert found.published_flops == found.macs + 4 * (1 + BLOCKS * norms) * AT * H
 
 
+def test_mlp_mixers_by_hand():
+    """d = 12 channels, S = 4 · 5 patches, 2 blocks: norms, kernels and biases, and scales of ResMLP."""
+    d, s = 12, 4 * 5
+    mlp = {hidden: 2 * d * hidden + hidden + d for hidden in (4 * d, 6 * d)}
+    stem_and_head = (P * P * 3 * d + d) + (d * CLASSES + CLASSES)
+    blocks = {  # parameters, multiply-accumulates
+        "MLPMixer": (2 * 2 * d + (2 * s * 6 + 6 + s) + mlp[4 * d], 2 * s * 6 * d + 2 * s * d * 4 * d),
+        "gMixer": (
+            2 * 2 * d + (s * 12 + 12 + 6 * s + s) + (d * 4 * d + 4 * d + 2 * d * d + d),
+            18 * s * d + s * (4 * d * d + 2 * d * d),
+        ),
+        "ResMLP": (2 * 2 * d + (s * s + s) + mlp[4 * d] + 2 * d, s * s * d + 2 * s * d * 4 * d),
+        "gMLP": (
+            2 * d + (6 * d * d + 6 * d) + 2 * 3 * d + (s * s + s) + (3 * d * d + d),
+            s * 9 * d * d + s * s * 3 * d,
+        ),
+    }
+    for builder, (params, macs) in blocks.items():
+        found = profile(small(builder))
+        assert found.params == stem_and_head + 2 * params + 2 * d, builder
+        assert found.macs == s * P * P * 3 * d + 2 * macs + d * CLASSES, builder
+        assert found.published_flops == found.macs, builder
+
+
 def test_norms_by_hand():
     """Without batch norms the published count is the MACs; a layer norm has its parameters still."""
     macs = AT * EMBED + BLOCKS * AT * (2 * K * H + H * H) + HEAD
@@ -212,10 +254,12 @@ def test_what_acts_in_training_only_costs_nothing():
 
 def uneven(builder, **options):
     """Make a network that pads kernels on one side more than on the other, and whose patches leave pixels over."""
-    return small(builder, **{"kernel_size": 4, "patch_size": 3, **options})
+    sides = (3, 11, 16) if options.get("data_format") == "channels_first" else (11, 16, 3)
+    others = {"input_shape": sides} if builder in MLP_BUILDERS else {"kernel_size": 4}
+    return small(builder, **{"patch_size": 3, **others, **options})
 
 
-@for_every_builder
+@for_all_builders
 def test_both_data_formats_cost_the_same(builder):
     last, first = (without_values(uneven, builder, data_format=f"channels_{order}") for order in ("last", "first"))
     found, mirrored = profile(last, (11, 16, 3)), profile(first, (3, 11, 16))
@@ -230,7 +274,8 @@ def other_mixers(**arguments):
 
 
 MULTIPLIED = {
-    **{builder: (lambda builder=builder: uneven(builder)) for builder in BUILDERS},
+    **{builder: (lambda builder=builder: uneven(builder)) for builder in (*BUILDERS, *MLP_BUILDERS)},
+    "MLP-Mixer, batch norm": lambda: uneven("MLPMixer", normalization="batch", final_normalization="layer"),
     "ConvMixer, odd k": lambda: uneven("ConvMixer", kernel_size=5, patch_size=2),
     "overlapping patches": lambda: uneven("SplitMixerI", patch_size=4, patch_stride=3),
     "layer norm": lambda: uneven("SplitMixerI", normalization="layer"),

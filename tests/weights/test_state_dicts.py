@@ -31,18 +31,35 @@ NETWORKS = {
     "IV printed": ("SplitMixerIV", {"blocks": 2, "segments": 2}, "convmixer"),
     "V printed": ("SplitMixerV", {"blocks": 2, "ratio": 2 / 3}, "convmixer"),
     "3D": ("StrideMixer", {"blocks": 2, "channel_kernel_size": 6, "channel_stride": 2}, "splitmixer"),
+    "timm MLP-Mixer": ("MLPMixer", {"blocks": 2, "token_ratio": 0.75}, "timm"),
+    "timm gMixer": ("gMixer", {"blocks": 3}, "timm"),
+    "timm ResMLP": ("ResMLP", {"blocks": 2, "channel_ratio": 3.0}, "timm"),
+    "ResMLP": ("ResMLP", {"blocks": 3}, "resmlp"),
+    "timm gMLP": ("gMLP", {"blocks": 2}, "timm"),
 }
+IMAGE = (11, 14)
+
+
+def arguments_of(network):
+    builder, arguments, _ = NETWORKS[network]
+    arguments = {**SMALL, **arguments}
+    if builder in torch_networks.MLP_MIXERS:  # which mix the patches of one size
+        del arguments["kernel_size"]
+        arguments["input_shape"] = (*IMAGE, 3)
+    return arguments
 
 
 def keras_model(network="timm ConvMixer", **options):
-    builder, arguments, _ = NETWORKS[network]
-    return getattr(keras_mixers, builder)(**{**SMALL, **arguments, "data_format": "channels_last", **options})
+    arguments = {**arguments_of(network), "data_format": "channels_last", **options}
+    if arguments["data_format"] == "channels_first" and "input_shape" in arguments:
+        arguments["input_shape"] = (3, *IMAGE)
+    return getattr(keras_mixers, NETWORKS[network][0])(**arguments)
 
 
 def torch_network(network="timm ConvMixer"):
-    builder, arguments, layout = NETWORKS[network]
     torch.manual_seed(0)
-    return torch_networks.randomize(torch_networks.counterpart(builder, {**SMALL, **arguments}, layout))
+    network = torch_networks.counterpart(NETWORKS[network][0], arguments_of(network), NETWORKS[network][2])
+    return torch_networks.randomize(network)
 
 
 def logits(model, images):
@@ -58,7 +75,7 @@ def assert_unchanged(model, before):
 
 @pytest.fixture
 def images(rng):
-    return rng.standard_normal((2, 3, 11, 14)).astype("float32")
+    return rng.standard_normal((2, 3, *IMAGE)).astype("float32")
 
 
 @pytest.fixture
@@ -197,6 +214,10 @@ REFUSED = {
         lambda s: {"stem.0.weight": s["stem.0.weight"]},
         r"lacks (\S+ \([^)]*\), ){7}\S+ \(12,\) and 23 more: build",
     ),
+    "many of another layout": (
+        lambda s: {"patch_emb.0.weight": s["stem.0.weight"]},
+        "'splitmixer' has no place for ChannelMixer, SpatialMixer2D of model",
+    ),
     "another network": (lambda s: {"conv1.weight": torch.zeros(64, 3, 7, 7)}, "holds 'conv1.weight', which is the"),
     "nothing": (lambda s: {}, "holds nothing, which is the state dict of neither"),
 }
@@ -213,13 +234,88 @@ def test_refuses_what_does_not_fit_and_leaves_the_model_as_it_was(case, state):
     assert_unchanged(model, before)
 
 
+MLP_REFUSED = {
+    "missing": (lambda s: without(s, "blocks.1.ls1"), r"lacks blocks.1.ls1 \(12,\): build the model with"),
+    "extra": (lambda s: {**s, "blocks.2.ls1": torch.zeros(12)}, r"has blocks.2.ls1 \(12,\) left over"),
+    "another grid": (
+        lambda s: {**s, "blocks.0.linear_tokens.weight": torch.zeros(49, 49)},
+        r"has blocks.0.linear_tokens.weight \(49, 49\) where the model has \(35, 35\): build",
+    ),
+    "affine of another shape": (
+        lambda s: {**s, "norm.alpha": torch.zeros(12)},
+        r"has norm.alpha \(12,\) where the model has \(1, 1, 12\): build",
+    ),
+    "another head": (
+        lambda s: {**s, "head.weight": torch.zeros(9, 12), "head.bias": torch.zeros(9)},
+        r"head.weight \(9, 12\) where the model has \(5, 12\), head.bias \(9,\) where .*: use new_head=True",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", MLP_REFUSED)
+def test_refuses_what_does_not_fit_a_resmlp(case):
+    change, message = MLP_REFUSED[case]
+    model, state = keras_model("timm ResMLP"), torch_network("timm ResMLP").state_dict()
+    before = model.get_weights()
+    with pytest.raises(ValueError, match=message):
+        load_torch_weights(model, change(state))
+    assert_unchanged(model, before)
+
+
+@pytest.mark.parametrize("network", ["timm MLP-Mixer", "timm gMixer", "timm ResMLP", "ResMLP", "timm gMLP"])
+def test_wrapped_heads_and_features_of_the_mlp_mixers(network, images):
+    reference = torch_network(network)
+    state = {"state_dict": {f"module.{name}": tensor for name, tensor in reference.state_dict().items()}}
+    features = keras_model(network, include_top=False)
+    load_torch_weights(features, state)
+    with torch.no_grad():
+        expected = reference.features(torch.from_numpy(images)).numpy()
+    np.testing.assert_allclose(logits(features, images), np.moveaxis(expected, 1, -1), rtol=1e-4, atol=1e-5)
+    other = keras_model(network, num_classes=7)
+    before = other.get_layer("head").get_weights()
+    load_torch_weights(other, state, new_head=True)
+    assert_unchanged(other.get_layer("head"), before)
+    assert_unchanged(keras.Model(other.input, other.get_layer("norm").output), features.get_weights())
+
+
 def test_refuses_another_layout_than_the_models():
     with pytest.raises(ValueError, match="'splitmixer' has no place for ChannelMixer, SpatialMixer2D of model"):
         load_torch_weights(keras_model(), torch_network("I").state_dict())
+    with pytest.raises(ValueError, match="'resmlp' has no place for ChannelMixer, PatchEmbed, SpatialMixer2D of model"):
+        load_torch_weights(keras_model(), torch_network("ResMLP").state_dict())
+    with pytest.raises(ValueError, match="'resmlp' has no place for TokenMLP of model 'mlp_mixer_12_2'"):
+        load_torch_weights(keras_model("timm MLP-Mixer"), torch_network("ResMLP").state_dict())
+    with pytest.raises(ValueError, match=r"\(timm layout\) lacks blocks.0.norm1.weight .*, has blocks.0.norm.weight"):
+        load_torch_weights(keras_model("timm MLP-Mixer"), torch_network("timm gMLP").state_dict())
     with pytest.raises(ValueError, match="'convmixer' has no place for ChannelStrideMixer of model 'stridemixer_12_2'"):
         to_torch_state_dict(keras_model("3D"), "convmixer")
-    with pytest.raises(ValueError, match="layout must be one of 'timm', 'convmixer', 'splitmixer', got layout='jax'"):
+    with pytest.raises(
+        ValueError, match="layout must be one of 'timm', 'convmixer', 'splitmixer', 'resmlp', got .*'jax'"
+    ):
         to_torch_state_dict(keras_model(), "jax")
+
+
+def test_every_weight_has_a_place_or_none_has():
+    """A scale where timm's network has none would be lost without a word."""
+    scaled = keras_mixers.IsotropicMixer(
+        12, 1, input_shape=(8, 8, 3), normalization="layer", residual="both", linear_embedding=True,
+        spatial_mixer=lambda block, **shared: layers.TokenMLP(6, layer_scale=0.1, **shared),
+        channel_mixer=lambda block, **shared: layers.ChannelMLP(6, **shared),
+    )  # fmt: skip
+    with pytest.raises(ValueError, match="'timm' has no place for TokenMLP of model 'isotropic_mixer'"):
+        to_torch_state_dict(scaled, "timm")
+
+
+def test_resmlp_goes_from_one_layout_into_the_other():
+    theirs, model = torch_network("ResMLP").state_dict(), keras_model("ResMLP")
+    load_torch_weights(model, theirs)
+    timms = to_torch_state_dict(model, "timm")
+    assert timms["blocks.2.norm1.alpha"].shape == (1, 1, 12)
+    assert torch.equal(timms["blocks.2.ls2"], theirs["blocks.2.gamma_2"])
+    again = keras_model("ResMLP")
+    load_torch_weights(again, timms)
+    for name, tensor in to_torch_state_dict(again, "resmlp").items():
+        assert torch.equal(tensor, theirs[name]), name
 
 
 def test_refuses_networks_that_are_not_published():

@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch_networks
 from safetensors.torch import save, save_file
-from small_networks import for_every_builder, small
+from small_networks import for_all_builders, small
 from stand_in_hub import StandInHub
 
 import keras_mixers
@@ -46,7 +46,7 @@ def saved(tmp_path, randomize):
     return saved
 
 
-@for_every_builder
+@for_all_builders
 @pytest.mark.parametrize("name", FILES)
 def test_every_builder_loads_every_kind_of_file(builder, name, saved):
     model, path = saved(name, builder)
@@ -142,6 +142,42 @@ def test_names_on_the_hub_and_a_presets_own_weights(name, hub, monkeypatch, rng)
     assert same(cached, model, but=["head"])
 
 
+SMALL_MIXER = {"dim": 12, "blocks": 2, "patch_size": 4, "image_size": 16}
+MIXERS = {
+    ("mixer_b16", "imagenet"): "mixer_b16_224.goog_in21k_ft_in1k",
+    ("mixer_b16", "imagenet_miil"): "mixer_b16_224.miil_in21k_ft_in1k",
+    ("gmixer_24", "imagenet"): "gmixer_24_224.ra3_in1k",
+    ("resmlp_12", "imagenet_distilled"): "resmlp_12_224.fb_distilled_in1k",
+    ("resmlp_big_24", "imagenet_in22k"): "resmlp_big_24_224.fb_in22k_ft_in1k",
+    ("gmlp_s16", "imagenet"): "gmlp_s16_224.ra3_in1k",
+}
+
+
+@pytest.mark.parametrize(("name", "weights"), MIXERS)
+def test_the_mlp_mixers_take_timms_weights_by_name(name, weights, monkeypatch, tmp_path, rng):
+    preset = keras_mixers.get_preset(name)
+    torch.manual_seed(0)
+    arguments = {**SMALL_MIXER, "num_classes": 1000}
+    network = torch_networks.randomize(torch_networks.counterpart(preset.builder.__name__, arguments, "timm"))
+    files = {f"timm/{MIXERS[name, weights]}": {"model.safetensors": save(network.state_dict())}}
+    image = rng.standard_normal((2, 3, 16, 16)).astype("float32")
+    with torch.no_grad():
+        expected = network(torch.from_numpy(image)).numpy()
+    with StandInHub(files) as hub:
+        hub.use(monkeypatch, tmp_path / "cache")
+        model = keras_mixers.create_model(name, **SMALL_MIXER, weights=weights, data_format="channels_first")
+        raw = keras_mixers.create_model(name, **SMALL_MIXER, weights=weights, include_preprocessing=True)
+    found = keras.ops.convert_to_numpy(model(image, training=False))
+    assert np.abs(found - expected).max() <= 1e-5 * np.abs(expected).max()
+    statistics = ((0.0,) * 3, (1.0,) * 3, "bilinear")
+    if weights != "imagenet_miil":
+        statistics = (preset.pixels.mean, preset.pixels.std, "bicubic")
+    for pixels in (model.pixels, raw.pixels):
+        assert (pixels.mean, pixels.std, pixels.interpolation, pixels.size) == (*statistics, 16)
+    normalize = raw.get_layer("normalize_pixels")
+    assert (tuple(normalize.mean), tuple(normalize.std)) == statistics[:2]
+
+
 def test_a_hub_that_fails_is_one_sentence(hub):
     hub.fault = "HTTP 500"
     with pytest.raises(ConnectionError, match="'hf://timm/convmixer_768_32.in1k' .* HTTP 500; call again later"):
@@ -153,6 +189,25 @@ def test_presets_that_have_weights_of_their_own():
         "convmixer_1536_20": {"imagenet": "hf://timm/convmixer_1536_20.in1k"},
         "convmixer_768_32": {"imagenet": "hf://timm/convmixer_768_32.in1k"},
         "convmixer_1024_20_p14_k9": {"imagenet": "hf://timm/convmixer_1024_20_ks9_p14.in1k"},
+        "mixer_b16": {
+            "imagenet": "hf://timm/mixer_b16_224.goog_in21k_ft_in1k",
+            "imagenet_miil": "hf://timm/mixer_b16_224.miil_in21k_ft_in1k",
+        },
+        "mixer_l16": {"imagenet": "hf://timm/mixer_l16_224.goog_in21k_ft_in1k"},
+        "gmixer_24": {"imagenet": "hf://timm/gmixer_24_224.ra3_in1k"},
+        **{
+            f"resmlp_{size}": {
+                "imagenet": f"hf://timm/resmlp_{size}_224.fb_in1k",
+                "imagenet_distilled": f"hf://timm/resmlp_{size}_224.fb_distilled_in1k",
+            }
+            for size in (12, 24, 36)
+        },
+        "resmlp_big_24": {
+            "imagenet": "hf://timm/resmlp_big_24_224.fb_in1k",
+            "imagenet_distilled": "hf://timm/resmlp_big_24_224.fb_distilled_in1k",
+            "imagenet_in22k": "hf://timm/resmlp_big_24_224.fb_in22k_ft_in1k",
+        },
+        "gmlp_s16": {"imagenet": "hf://timm/gmlp_s16_224.ra3_in1k"},
     }
     unknown = {"splitmixer_i_256_8": ("none yet", "imagenet"), "convmixer_768_32": ("'imagenet'", "cifar10")}
     for name, (known, given) in unknown.items():
