@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from keras_mixers import __version__, backends
 from keras_mixers.commands import (
     benchmark,
+    compare,
     evaluate,
     export,
     list_models,
@@ -23,6 +24,7 @@ COMMANDS = {
     "summary": summary.COMMAND,
     "train": train.COMMAND,
     "reproduce": reproduce.COMMAND,
+    "compare": compare.COMMAND,
     "evaluate": evaluate.COMMAND,
     "predict": predict.COMMAND,
     "visualize": visualize.COMMAND,

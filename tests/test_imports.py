@@ -25,7 +25,7 @@ ROOMS = {
     "training": {"backends", "layers", "models", "environment", "optimizers", "data"},
     "export": {"backends", "layers", "models", "inference"},
     "visualize": {"backends", "layers", "models", "profiling", "inference", "training"},
-    "benchmark": {"backends", "layers", "models", "environment", "profiling", "training"},
+    "benchmark": {"backends", "layers", "models", "environment", "profiling", "data", "training", "visualize"},
     "commands": {"layers", "models", "profiling", "data", "inference", "training", "export", "visualize", "benchmark"},
 }
 

@@ -19,8 +19,10 @@ __all__ = [
     "FASTEST_DEPTHWISE",
     "FAST_BFLOAT16_ON_CPU",
     "SHIFTED_UP_TO",
+    "activate",
     "adamw",
     "add_bias",
+    "add_branch",
     "assume_device",
     "batch_norm",
     "clip_whole_batch",
@@ -31,6 +33,7 @@ __all__ = [
     "gpu_name",
     "join",
     "keep_memory",
+    "layer_norm",
     "mix_spans",
     "patch_conv",
     "peak_memory",
@@ -148,7 +151,7 @@ def _shifted_products(x: Any, kernel: Any) -> Any:
 
 
 def xla_is_fast() -> bool:
-    """Returns whether XLA should compile a network with depthwise convolutions on this device."""
+    """Returns whether XLA should compile a network of mixers on this device."""
     return True
 
 
@@ -199,6 +202,11 @@ def mix_spans(parts: dict[Span, Any], convolutions: dict[Span, Any], axis: int) 
 # Activation and norm.
 
 
+def activate(x: Any, activation: Callable) -> Any:
+    """Returns `activation(x)`, and may overwrite x."""
+    return activation(x)
+
+
 def batch_norm(
     x: Any, mean: Any, variance: Any, gamma: Any, beta: Any, axis: int, epsilon: float, training: bool
 ) -> tuple[Any, Any, Any]:
@@ -235,11 +243,28 @@ def is_scale_and_shift(norm: keras.layers.Layer | None, training: bool | None) -
     )
 
 
+def layer_norm(x: Any, gamma: Any, beta: Any, epsilon: float) -> Any:
+    """Normalises each position over its channels: `gamma * (x - mean) / sqrt(variance + epsilon) + beta`.
+
+    The channels are the last axis. Half precision is computed in float32.
+    """
+    wide = ops.cast(x, keras.backend.result_type(x.dtype, "float32"))
+    gamma, beta = (ops.cast(value, wide.dtype) for value in (gamma, beta))
+    mean, variance = ops.moments(wide, axes=-1, keepdims=True)
+    y = (wide - mean) * ops.multiply(ops.rsqrt(variance + epsilon), gamma) + beta
+    return ops.cast(y, x.dtype)
+
+
+def add_branch(x: Any, branch: Any, scale: Any = None) -> Any:
+    """Computes `x + scale * branch`, where one number per channel scales it if any does, and may overwrite branch."""
+    return ops.add(x, branch if scale is None else ops.multiply(branch, scale))
+
+
 def post_norm(
     x: Any, activation: Callable, norm: keras.layers.Layer | None, training: bool | None, residual: Any = None
 ) -> Any:
     """Computes `norm(activation(x)) + residual`, and may overwrite x."""
-    x = activation(x)
+    x = activate(x, activation)
     x = x if norm is None else norm(x, training=training)
     return x if residual is None else ops.add(x, residual)
 

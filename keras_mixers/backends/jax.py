@@ -19,6 +19,7 @@ __all__ = [
     "FASTEST_DEPTHWISE",
     "FAST_BFLOAT16_ON_CPU",
     "SHIFTED_UP_TO",
+    "activate",
     "batch_norm",
     "compiled",
     "depthwise_shifted",
@@ -27,6 +28,7 @@ __all__ = [
     "keep_memory",
     "peak_memory",
     "post_norm",
+    "token_dense",
     "value_and_gradients",
     "wait_for",
 ]
@@ -98,11 +100,24 @@ def gelu(x: Any) -> Any:
     return half * x * (1 + ops.erf(slope * x))
 
 
+def activate(x: Any, activation: Callable) -> Any:
+    return gelu(x) if activation is keras.activations.gelu else activation(x)
+
+
 def post_norm(
     x: Any, activation: Callable, norm: keras.layers.Layer | None, training: bool | None, residual: Any = None
 ) -> Any:
     activation = gelu if activation is keras.activations.gelu else activation
     return contract.post_norm(x, activation, norm, training, residual)
+
+
+def token_dense(x: Any, kernel: Any, bias: Any) -> Any:
+    """With a kernel per image on CPUs: for the gradient of one that they share, XLA would transpose all of `x`."""
+    if device() != "cpu":
+        return contract.token_dense(x, kernel, bias)
+    x, kernel, bias = map(ops.convert_to_tensor, (x, kernel, bias))
+    kernels = jnp.broadcast_to(kernel, (x.shape[0], *kernel.shape))
+    return lax.dot_general(kernels, x, (((1,), (1,)), ((0,), (0,)))) + bias[:, None]
 
 
 def batch_norm(

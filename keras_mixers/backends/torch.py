@@ -20,18 +20,22 @@ from keras import ops
 from keras_mixers.backends import contract
 
 __all__ = [
+    "activate",
     "adamw",
+    "add_branch",
     "batch_norm",
     "compiled",
     "depthwise_native",
     "device",
     "gpu_name",
     "keep_memory",
+    "layer_norm",
     "mix_spans",
     "peak_memory",
     "pointwise_conv",
     "post_norm",
     "split",
+    "token_dense",
     "value_and_gradients",
     "wait_for",
 ]
@@ -118,6 +122,12 @@ def pointwise_conv(x: Any, kernel: Any, bias: Any, data_format: str) -> Any:
     return torch.addmm(bias, x.reshape(-1, channels), kernel).reshape(*positions, kernel.shape[-1])
 
 
+def token_dense(x: Any, kernel: Any, bias: Any) -> Any:
+    """In one call; as a linear layer it would take copies of `x` whose positions come last."""
+    kernel, bias = ops.convert_to_tensor(kernel), ops.convert_to_tensor(bias)
+    return torch.baddbmm(bias[:, None], kernel.t().expand(x.shape[0], -1, -1), x)
+
+
 def split(x: Any, positions: Sequence[int], axis: int) -> list[Any]:
     """Keras makes a tensor of the positions, and torch.export then knows no widths."""
     return list(x.split([stop - start for start, stop in pairwise([0, *positions, int(x.shape[axis])])], axis))
@@ -143,14 +153,30 @@ def mix_spans(parts: dict[contract.Span, Any], convolutions: dict[contract.Span,
     return mixed
 
 
+def activate(x: Any, activation: Callable) -> Any:
+    if activation is not keras.activations.gelu:
+        return activation(x)
+    return torch.nn.functional.gelu(x) if torch.is_grad_enabled() else torch.ops.aten.gelu_(x)
+
+
+def layer_norm(x: Any, gamma: Any, beta: Any, epsilon: float) -> Any:
+    gamma, beta = map(ops.convert_to_tensor, (gamma, beta))
+    wide = x.to(torch.promote_types(x.dtype, torch.float32))
+    return torch.nn.functional.layer_norm(wide, gamma.shape, gamma, beta, epsilon).to(x.dtype)
+
+
+def add_branch(x: Any, branch: Any, scale: Any = None) -> Any:
+    scale = None if scale is None else ops.convert_to_tensor(scale)
+    if torch.is_grad_enabled():
+        return torch.add(x, branch) if scale is None else torch.addcmul(x, branch, scale)
+    return branch.add_(x) if scale is None else torch.addcmul(x, branch, scale, out=branch)
+
+
 def post_norm(
     x: Any, activation: Callable, norm: keras.layers.Layer | None, training: bool | None, residual: Any = None
 ) -> Any:
     in_place = not torch.is_grad_enabled()
-    if activation is keras.activations.gelu:
-        x = torch.ops.aten.gelu_(x) if in_place else torch.nn.functional.gelu(x)
-    else:
-        x = activation(x)
+    x = activate(x, activation)
     if in_place and contract.is_scale_and_shift(norm, training):
         mean, variance, gamma, beta = map(
             ops.convert_to_tensor, (norm.moving_mean, norm.moving_variance, norm.gamma, norm.beta)

@@ -104,11 +104,17 @@ def _keras_subject(name: str, task: Task, images: np.ndarray, labels: np.ndarray
     else:
         make = {"keras": keras_network, "kimm": kimm_network}[name]
         model = make(sizes_of(task.model), task.image_size, dtype)
-    x, y = keras.ops.convert_to_tensor(images), keras.ops.convert_to_tensor(labels)
     if task.mode == "inference":
-        return Subject(name, lambda: model.predict_on_batch(x), lambda: backends.wait_for(model.weights))
+        return inference_subject(name, model, images)
+    x, y = keras.ops.convert_to_tensor(images), keras.ops.convert_to_tensor(labels)
     model.compile(AdamW(), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     return Subject(name, lambda: model.train_on_batch(x, y), lambda: backends.wait_for(model.weights))
+
+
+def inference_subject(name: str, model: keras.Model, images: np.ndarray) -> Subject:
+    """Makes a subject of a Keras model that runs `predict_on_batch`."""
+    x = keras.ops.convert_to_tensor(images)
+    return Subject(name, lambda: model.predict_on_batch(x), lambda: backends.wait_for(model.weights))
 
 
 def _torch_subject(name: str, task: Task, images: np.ndarray, labels: np.ndarray) -> Subject:

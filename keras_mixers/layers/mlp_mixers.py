@@ -180,7 +180,7 @@ class SpatialGatingMLP(PreNormMixer):
         self.output_dense = self.dense(half, channels, "output_dense")
 
     def branch(self, x: Any) -> Any:
-        x = self.activation(self.hidden_dense(x))
+        x = backends.activate(self.hidden_dense(x), self.activation)
         values, gates = backends.split(x, [self.hidden // 2], self.channel_axis)
         gates = self.from_tokens(self.gate_dense(self.to_tokens(self.gate_norm(gates))))
         return self.output_dense(ops.multiply(values, gates))

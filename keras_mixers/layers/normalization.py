@@ -1,5 +1,6 @@
 """The norms N of the papers' equations, in either data format and in one pass where the backend has one."""
 
+import functools
 from typing import Any
 
 import keras
@@ -10,9 +11,9 @@ from keras_mixers import backends
 
 @keras.saving.register_keras_serializable(package="keras_mixers")
 class ChannelNormalization(keras.layers.LayerNormalization):
-    """`keras.layers.LayerNormalization` over the channels of each position, in either data format.
+    """`keras.layers.LayerNormalization` over the channels of each position, computed as the backend does it fastest.
 
-    Keras's own fails on PyTorch for any axis but the last, so the channels are moved there and back.
+    Channels that come first are moved to the end and back.
     """
 
     def __init__(self, data_format: str = "channels_last", **kwargs: Any) -> None:
@@ -24,9 +25,13 @@ class ChannelNormalization(keras.layers.LayerNormalization):
         super().build((None, None, None, channels))
 
     def call(self, x: Any) -> Any:
+        if self.gamma is None or self.beta is None:
+            normalized = super().call
+        else:
+            normalized = functools.partial(backends.layer_norm, gamma=self.gamma, beta=self.beta, epsilon=self.epsilon)
         if self.data_format == "channels_last":
-            return super().call(x)
-        return ops.moveaxis(super().call(ops.moveaxis(x, 1, -1)), -1, 1)
+            return normalized(x)
+        return ops.moveaxis(normalized(ops.moveaxis(x, 1, -1)), -1, 1)
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "data_format": self.data_format}

@@ -64,6 +64,7 @@ class PreNormMixer(MixingLayer):
         super().__init__(normalization=normalization, residual=residual, **kwargs)
         self.layer_scale = None if layer_scale is None else check_positive("layer_scale", layer_scale)
         self.scale = None
+        self.supports_jit = backends.xla_is_fast()  # what model.compile(jit_compile="auto") goes by
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         channels = self.channels_of(input_shape)
@@ -83,11 +84,13 @@ class PreNormMixer(MixingLayer):
 
     def call(self, x: Any, training: bool | None = None) -> Any:
         y = self.branch(x if self.norm is None else self.norm(x, training=training))
-        if self.scale is not None:
-            y = ops.multiply(y, self.scale if self.channel_axis == -1 else ops.reshape(self.scale, (-1, 1, 1)))
-        if training and self.drop_path is not None:
-            y = self.drop_path(y, training=True)
-        return ops.add(x, y) if self.residual else y
+        scale = self.scale
+        if scale is not None and self.channel_axis == 1:
+            scale = ops.reshape(scale, (-1, 1, 1))
+        if self.residual and not (training and self.drop_path is not None):
+            return backends.add_branch(x, y, scale)
+        y = y if scale is None else ops.multiply(y, scale)
+        return ops.add(x, self.drop_path(y, training=True)) if self.residual else y
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "layer_scale": self.layer_scale}
@@ -184,9 +187,9 @@ class MLP(PreNormMixer):
         }
 
     def activate(self, x: Any, axis: int) -> Any:
-        """Returns σ(x), or a * σ(b) of the two halves along an axis."""
+        """Returns σ(x), or a * σ(b) of the two halves along an axis, and may overwrite x."""
         if not self.gated:
-            return self.activation(x)
+            return backends.activate(x, self.activation)
         values, gates = backends.split(x, [self.hidden // 2], axis)
         return ops.multiply(values, self.activation(gates))
 

@@ -50,7 +50,7 @@ def reserved(directory: Path, recipe: Recipe, resume: bool) -> Iterator[Callable
                 f"output_dir={str(directory)!r} cannot be written to: {error.strerror or error}; choose another folder."
             ) from error
         _lock(directory, stack)
-        _check_run(directory, recipe, resume)
+        check_run(directory, recipe, resume)
 
     def make() -> None:
         nonlocal opened
@@ -124,7 +124,8 @@ def _recipe_in(directory: Path) -> Recipe | None:
         ) from error
 
 
-def _check_run(directory: Path, recipe: Recipe, resume: bool) -> None:
+def check_run(directory: Path, recipe: Recipe, resume: bool) -> None:
+    """Refuses a folder that holds a run, unless it is to be resumed with the recipe that it began with."""
     before = _recipe_in(directory)
     if before is None:
         return

@@ -66,13 +66,7 @@ def prepare(
     """Makes everything that `train` needs, as `fit` explains; to be called in the scope of the devices."""
     train_images, test_images = images
     batch_size = shared_batch_size(recipe, devices)
-    start = {
-        "class_names": list(train_images.class_names),
-        "train_images": {"count": train_images.count, **train_images.origin},
-        "test_images": {"count": test_images.count, **test_images.origin},
-        "weights": None if weights is None else str(weights),
-        "freeze": freeze,
-    }
+    start = start_of(train_images, test_images, weights, freeze)
     notes = {"best": None, "start": start}
     checkpoint = last_checkpoint(directory / "checkpoints") if resume else None
     if resume:
@@ -103,6 +97,19 @@ def prepare(
     return Prepared(
         recipe, devices, directory, train_images, test_images, batch_size, model, test, test_steps, checkpoint, notes
     )
+
+
+def start_of(
+    train_images: Images, test_images: Images, weights: str | Path | None = None, freeze: int = 0
+) -> dict[str, Any]:
+    """Returns what a run begins with beside its recipe, as `check_same_start` compares it."""
+    return {
+        "class_names": list(train_images.class_names),
+        "train_images": {"count": train_images.count, **train_images.origin},
+        "test_images": {"count": test_images.count, **test_images.origin},
+        "weights": None if weights is None else str(weights),
+        "freeze": freeze,
+    }
 
 
 def shared_batch_size(recipe: Recipe, devices: Devices) -> int:

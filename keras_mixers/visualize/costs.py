@@ -5,7 +5,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,10 +19,12 @@ from keras_mixers.training.results import read_results
 from keras_mixers.visualize import style
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 COSTS = {"params": "trainable parameters", "macs": "multiply-accumulates for one image"}
-# Colour and marker of the papers' families, and of all others.
+MEASURED_COSTS = {**COSTS, "latency_ms": "milliseconds for one image"}
+# Colour and marker of each family, and of all others.
 FAMILIES = {
     "ConvMixer": (style.BLACK, "o"),
     "SplitMixer-I": (style.BLUE, "s"),
@@ -101,8 +103,6 @@ def accuracy_against_cost(
     """
     points = accuracy_points(dataset, cost, results)
     figure = style.new_figure(9, 5.5, f"Top-1 accuracy on {dataset}")
-    from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
-
     axes = figure.subplots()
     for family in dict.fromkeys([*FAMILIES, *(point.family for point in points)]):
         color, marker = FAMILIES.get(family, OTHERS)
@@ -112,14 +112,52 @@ def accuracy_against_cost(
             fill, label = (color, None) if ours else ("none", family)
             if of_family:
                 axes.plot(*places, marker, color=color, mfc=fill, ms=8, mew=1.6, label=label)
-    axes.set(xscale="log", xlabel=COSTS[cost], ylabel="top-1 accuracy in %")
+    _label_costs(axes, COSTS[cost])
+    meaning = "open: published" + (", filled: trained here" if any(point.ours for point in points) else "")
+    axes.legend(loc="lower right", title=meaning)
+    return style.saved(figure, save)
+
+
+def accuracy_against_costs(
+    rows: Sequence[Any], title: str = "Top-1 accuracy", save: str | Path | None = None
+) -> "Figure":
+    """Draws the accuracy of networks against parameters, multiply-accumulates and measured latency, side by side.
+
+    Args:
+        rows: what `keras_mixers.benchmark.compare` returns.
+        title: of the whole figure.
+        save: a file to write the figure to.
+
+    Returns:
+        A matplotlib figure. Markers are means over the seeds; bars reach from the worst seed to the best.
+
+    Raises:
+        ImportError: if matplotlib is not installed.
+    """
+    figure = style.new_figure(12, 4.4, title)
+    panels = figure.subplots(1, len(MEASURED_COSTS), sharey=True)
+    for axes, (cost, words) in zip(panels, MEASURED_COSTS.items(), strict=True):
+        for row in rows:
+            color, marker = FAMILIES.get(row.family, OTHERS)
+            spread = [[row.top1 - min(row.top1_by_seed)], [max(row.top1_by_seed) - row.top1]]
+            look = {"color": color, "marker": marker, "ms": 8, "capsize": 3, "label": row.model}
+            axes.errorbar([getattr(row, cost)], [row.top1], yerr=spread, linestyle="none", **look)
+        _label_costs(axes, words)
+    for axes in panels[1:]:
+        axes.set_ylabel("")
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=3)
+    return style.saved(figure, save)
+
+
+def _label_costs(axes: "Axes", label: str) -> None:
+    from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
+
+    axes.set(xscale="log", xlabel=label, ylabel="top-1 accuracy in %")
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter(EngFormatter())
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.grid(alpha=0.3)
-    meaning = "open: published" + (", filled: trained here" if any(point.ours for point in points) else "")
-    axes.legend(loc="lower right", title=meaning)
-    return style.saved(figure, save)
 
 
 def savings(dim: int = 256, save: str | Path | None = None) -> "Figure":

@@ -271,3 +271,60 @@ def test_the_device_is_the_one_that_keras_chooses():
         assert backends.device() == "meta"
     with keras.device("cpu"):
         assert backends.device() == "cpu"
+
+
+@both_precisions
+@pytest.mark.parametrize("shape", [SHAPE, (2, 3, 3, 1)], ids=str)
+def test_layer_norm(shape, dtype, rng):
+    gamma, beta = rng.normal(size=(2, shape[-1]))
+
+    def of(module):
+        return lambda x, gamma, beta: module.layer_norm(x, gamma, beta, 1e-6)
+
+    def exact(x, gamma, beta):
+        mean = ops.mean(x, axis=-1, keepdims=True)
+        variance = ops.mean(ops.square(x - mean), axis=-1, keepdims=True)
+        return gamma * (x - mean) / ops.sqrt(variance + 1e-6) + beta
+
+    inputs = rng.normal(size=shape) + 3, gamma, beta
+    assert_agree(of(backends), of(contract), inputs, rng, dtype, casts=1)
+    if dtype == "float32":
+        assert_agree(of(contract), exact, inputs, rng)
+    assert backends.layer_norm(ops.cast(inputs[0], dtype), gamma, beta, 1e-6).dtype == ops.cast(gamma, dtype).dtype
+
+
+@both_precisions
+@pytest.mark.parametrize("channels", [4, 7], ids=lambda count: f"{count} channels")  # as many as units, or not
+def test_token_dense(channels, dtype, rng):
+    inputs = rng.normal(size=(3, 6, channels)), rng.normal(size=(6, 4)) / 2, rng.normal(size=4)
+    assert_agree(backends.token_dense, contract.token_dense, inputs, rng, dtype)
+    if dtype == "float32":
+        assert_agree(
+            contract.token_dense, lambda x, kernel, bias: ops.einsum("btc,tu->buc", x, kernel) + bias[:, None],
+            inputs, rng,
+        )  # fmt: skip
+
+
+@both_precisions
+@pytest.mark.parametrize("activation", ["gelu", "silu"])
+def test_activate(activation, dtype, rng):
+    activation, x = keras.activations.get(activation), rng.normal(size=SHAPE)
+    assert_agree(lambda x: backends.activate(x * 1, activation), activation, [x], rng, dtype)
+    x = ops.cast(x, dtype)
+    with no_gradients(True):
+        assert_close([backends.activate(x * 1, activation)], [activation(x)], dtype)
+
+
+@both_precisions
+@pytest.mark.parametrize("scaled", [True, False], ids=["scaled", "plain"])
+def test_add_branch(scaled, dtype, rng):
+    inputs = rng.normal(size=SHAPE), rng.normal(size=SHAPE), rng.normal(size=SHAPE[-1])
+
+    def of(module):
+        return lambda x, branch, scale: module.add_branch(x, branch * 1, scale if scaled else None) + 0 * ops.sum(scale)
+
+    assert_agree(of(backends), of(contract), inputs, rng, dtype)
+    x, branch, scale = (ops.cast(value, dtype) for value in inputs)
+    with no_gradients(True):
+        assert_close([of(backends)(x, branch, scale)], [x + branch * (scale if scaled else 1)], dtype)
+    assert_close([x], [ops.cast(inputs[0], dtype)])
