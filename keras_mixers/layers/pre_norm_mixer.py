@@ -92,6 +92,19 @@ class PreNormMixer(MixingLayer):
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "layer_scale": self.layer_scale}
 
+    @property
+    def mixes_positions(self) -> bool:
+        """Whether it has products over the positions."""
+        return any(isinstance(part, TokenDense) for part in self.products)
+
+    def write_mix(self, writer: Any, maps: Any) -> Any:
+        """Writes out `s · F(N(z))`; the residual follows in `write_out`, which has the arguments."""
+        return super().write_mix(writer, maps)  # refuses
+
+    def write_out(self, writer: Any, maps: Any) -> Any:
+        maps, close = writer.residual(self, None, writer.tokens(maps, self.name) if self.mixes_positions else maps)
+        return close(writer.apply_scale(self.write_mix(writer, maps), f"{self.name}_scale"))
+
     def multiply_accumulates(self, output_shape: tuple[int, ...]) -> int:
         images, positions = output_shape[0], math.prod(output_shape) // output_shape[self.channel_axis]
         uses = {part: images * part.channels if isinstance(part, TokenDense) else positions for part in self.products}
@@ -180,6 +193,16 @@ class MLP(PreNormMixer):
             return self.activation(x)
         values, gates = backends.split(x, [self.hidden // 2], axis)
         return ops.multiply(values, self.activation(gates))
+
+    def write_mlp(self, writer: Any, maps: Any, scale: Any = None) -> Any:
+        """Writes out `s · W2 σ(W1 x)`, or gated, for a scale s of each output or None."""
+        name = self.name
+        if self.gated:
+            values, gates = writer.convolve_in_parts(self.hidden_dense, maps, f"{name}_hidden", [self.hidden // 2])
+            maps = writer.multiply(values, writer.activate(self.activation, gates, name), name)
+        else:
+            maps = writer.activate(self.activation, writer.convolve(self.hidden_dense, maps, f"{name}_hidden"), name)
+        return writer.convolve(self.output_dense, maps, f"{name}_output", scale)
 
     @property
     def hidden_outputs(self) -> int:
