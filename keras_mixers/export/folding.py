@@ -1,7 +1,7 @@
 """A network for inference: plain Keras layers, its norms folded into their neighbours as far as that is exact.
 
-In ConvMixer and SplitMixer, a batch norm in inference is `scale * x + shift`, with a scale and a shift per channel. It stands behind the activation
-here, so that it cannot go into the convolution before it. What can be done exactly:
+In inference a batch norm is `scale * x + shift`, with a scale and a shift per channel. In ConvMixer and SplitMixer it
+stands behind the activation, so that it cannot go into the convolution before it. What can be done exactly:
 
 - The last norm goes into the head: a mean and a product of matrices are linear.
 - A pointwise convolution takes a scale and a shift: they change its kernel and its bias.
@@ -21,8 +21,8 @@ In MLP-Mixer, ResMLP and gMLP the norm comes first, and the residual sum is not 
 - LayerScale goes into the product over the channels before it.
 - The final norm goes into the head, but for the statistics of a layer norm.
 
-Their feature maps are written as (batch, positions, channels) throughout, so that both kinds of products are those of
-`Dense`, the ones over positions between two transpositions.
+Their feature maps are written as (batch, positions, 1, channels), so that a product over the positions is one over the
+last axis between two transpositions.
 """
 
 import contextlib
@@ -82,6 +82,7 @@ class Form:
             convolution, which LiteRT computes in one pass.
         depthwise_taps: the most taps that a depthwise kernel may have. A larger one is cut into blocks, whose
             results are added. None for any size.
+        dense: whether products over positions and channels of one network are `Dense` layers, not 1 × 1 convolutions.
         folded: whether norms are folded.
         units: whether feature maps may be in other units than their norm's, by a factor per channel.
         image_size: (height, width) of the images, None where the network's own holds.
@@ -92,6 +93,7 @@ class Form:
     data_format: str = "channels_last"
     multiply_add: str = "norm"
     depthwise_taps: int | None = None
+    dense: bool = True
     folded: bool = True
     units: bool = True
     image_size: tuple[int | None, int | None] | None = None
@@ -101,10 +103,7 @@ class Form:
 
 @dataclass(frozen=True)
 class Maps:
-    """Feature maps `scale * tensor + shift`, whose scale and shift per channel are still to be applied.
-
-    The tensor is one of images or, after `Writer.tokens`, (batch, positions, channels).
-    """
+    """Feature maps `scale * tensor + shift`, whose scale and shift per channel are still to be applied."""
 
     tensor: Any
     scale: np.ndarray
@@ -123,13 +122,16 @@ def lower(model: keras.Model, form: Form = Form()) -> keras.Model:  # noqa: B008
         raise ValueError(
             f"fold takes a network of keras_mixers, got {getattr(model, 'name', model)!r} of {type(model).__name__}."
         )
-    modes = {layer.quantization_mode for layer in model._flatten_layers(include_self=False)} - {None}
+    layers = list(model._flatten_layers(include_self=False))
+    modes = {layer.quantization_mode for layer in layers} - {None}
     if modes:
         raise ValueError(
             f"fold takes a network before it is quantised, got {model.name!r} in {' and '.join(modes)}; export_model "
             "quantises by itself."
         )
-    if any(isinstance(layer, keras.layers.LayerNormalization | TokenDense) for layer in model._flatten_layers()):
+    mixes_positions = any(isinstance(layer, TokenDense) for layer in layers)
+    form = replace(form, dense=form.dense and mixes_positions)
+    if mixes_positions or any(isinstance(layer, keras.layers.LayerNormalization) for layer in layers):
         form = replace(form, data_format="channels_last")  # Keras on PyTorch norms the last axis only
     with in_float32():
         return Writer(form).network(model)
@@ -153,6 +155,7 @@ class Writer:
         self.form = form
         # Of feature maps, and of their mean, which has the channels last in either layout.
         self.axis = -1 if form.data_format == "channels_last" else 1
+        self.size: tuple[int, int] | None = None  # of what are `tokens` now
 
     def network(self, model: Network) -> keras.Model:
         shape = list(model.input_shape[1:])
@@ -167,7 +170,7 @@ class Writer:
         for layer in model.layers[1:]:
             maps = self._write_out(layer, maps)
         if len(model.output_shape) == 4:
-            maps = self.grid(maps, "output")
+            maps = self.grid(maps)
         output = self.apply(maps, "output_norm").tensor
         if len(output.shape) == 4:
             output = self._permute(output, self.form.data_format, model.data_format, "from_layout")
@@ -203,7 +206,7 @@ class Writer:
             kernel, bias = kernel * factor, bias * factor
         if kernel.ndim == 2:
             kernel, bias = kernel[:, outputs], bias[outputs] if np.ndim(bias) else bias
-        if len(maps.tensor.shape) == 3:
+        if kernel.ndim == 2 and self.form.dense:
             dense = keras.layers.Dense(kernel.shape[1], name=name)
             return self.maps(self._call(dense, maps.tensor, kernel * maps.scale[:, None], bias + maps.shift @ kernel))
         kernel = kernel[None, None] if kernel.ndim == 2 else kernel
@@ -293,27 +296,25 @@ class Writer:
         factors = [self.apply(each, f"{name}_factor_{i}").tensor for i, each in enumerate((maps, others))]
         return self.maps(keras.layers.Multiply(name=f"{name}_product")(factors))
 
-    def tokens(self, maps: Maps, name: str) -> Maps:
-        """Returns feature maps of a known size as (batch, positions, channels), with the channels last."""
-        if len(maps.tensor.shape) == 3:
-            return maps
+    def tokens(self, maps: Maps) -> Maps:
+        """Returns feature maps of a known size, channels last, as (batch, positions, 1, channels)."""
         _, height, width, channels = maps.tensor.shape
-        self.size = height, width
-        return replace(
-            maps, tensor=keras.layers.Reshape((height * width, channels), name=f"{name}_tokens")(maps.tensor)
-        )
+        if self.size is None:
+            self.size = height, width
+            maps = replace(maps, tensor=ops.reshape(maps.tensor, (-1, height * width, 1, channels)))
+        return maps
 
-    def grid(self, maps: Maps, name: str) -> Maps:
-        """Returns (batch, positions, channels) as feature maps again."""
-        if len(maps.tensor.shape) == 4:
-            return maps
-        shape = (*self.size, maps.tensor.shape[-1])
-        return replace(maps, tensor=keras.layers.Reshape(shape, name=f"{name}_grid")(maps.tensor))
+    def grid(self, maps: Maps) -> Maps:
+        """Returns what `tokens` has made as feature maps again."""
+        if self.size is not None:
+            maps = replace(maps, tensor=ops.reshape(maps.tensor, (-1, *self.size, maps.tensor.shape[-1])))
+            self.size = None
+        return maps
 
     def transpose(self, maps: Maps, name: str) -> Maps:
-        """Writes out T: swaps positions and channels, so that a product over the last axis is one over positions."""
+        """Writes out T: swaps positions and channels of `tokens`."""
         maps = self.apply(maps, f"{name}_norm_before")
-        return self.maps(keras.layers.Permute((2, 1), name=name)(maps.tensor))
+        return self.maps(keras.layers.Permute((3, 2, 1), name=name)(maps.tensor))
 
     def residual(
         self, layer: keras.layers.Layer, norm: keras.layers.Layer | None, z: Maps
@@ -340,9 +341,6 @@ class Writer:
         if self.form.multiply_add == "depthwise" and len(maps.tensor.shape) == 4:
             convolution = keras.layers.DepthwiseConv2D(1, data_format=self.form.data_format, name=name)
             return self.maps(self._call(convolution, maps.tensor, maps.scale[None, None, :, None], maps.shift))
-        if self.form.multiply_add == "depthwise" and len(maps.tensor.shape) == 3:
-            convolution = keras.layers.DepthwiseConv1D(1, data_format="channels_last", name=name)
-            return self.maps(self._call(convolution, maps.tensor, maps.scale[None, :, None], maps.shift))
         norm = keras.layers.BatchNormalization(self.axis, name=name)
         ones = np.ones_like(maps.scale)
         return self.maps(self._call(norm, maps.tensor, maps.scale, maps.shift, 0 * ones, ones - norm.epsilon))
@@ -423,11 +421,7 @@ class Writer:
     def _pool(self, layer: keras.layers.Layer, maps: Maps) -> Maps:
         if isinstance(layer, keras.layers.GlobalMaxPooling2D):
             maps = self.apply(maps, f"{layer.name}_norm_before")
-        kind = type(layer)
-        if len(maps.tensor.shape) == 3:
-            maximum = isinstance(layer, keras.layers.GlobalMaxPooling2D)
-            kind = keras.layers.GlobalMaxPooling1D if maximum else keras.layers.GlobalAveragePooling1D
-        return replace(maps, tensor=kind(data_format=self.form.data_format, name=layer.name)(maps.tensor))
+        return replace(maps, tensor=type(layer)(data_format=self.form.data_format, name=layer.name)(maps.tensor))
 
     def _head(self, layer: keras.layers.Dense, maps: Maps) -> Maps:
         kernel, bias = _kernel_and_bias(layer)

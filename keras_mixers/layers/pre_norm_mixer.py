@@ -102,7 +102,7 @@ class PreNormMixer(MixingLayer):
         return super().write_mix(writer, maps)  # refuses
 
     def write_out(self, writer: Any, maps: Any) -> Any:
-        maps, close = writer.residual(self, None, writer.tokens(maps, self.name) if self.mixes_positions else maps)
+        maps, close = writer.residual(self, None, writer.tokens(maps) if self.mixes_positions else maps)
         return close(writer.apply_scale(self.write_mix(writer, maps), f"{self.name}_scale"))
 
     def multiply_accumulates(self, output_shape: tuple[int, ...]) -> int:
@@ -140,8 +140,9 @@ class PreNormMixer(MixingLayer):
         """Returns feature maps as (batch, positions, channels)."""
         height, width = x.shape[1:3] if self.channel_axis == -1 else x.shape[2:4]
         if (height, width) != self.grid and None not in (height, width):
+            own = " × ".join(map(str, self.grid))
             raise ImageError(
-                f"{self.name!r} mixes the patches of a grid of {self.grid[0]} × {self.grid[1]}, got {height} × {width}; "
+                f"{self.name!r} mixes the patches of a grid of {own}, got {height} × {width}; "
                 "resize the images, or build the network with their size as input_shape."
             )
         if self.channel_axis == -1:
