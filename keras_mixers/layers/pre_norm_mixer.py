@@ -9,7 +9,7 @@ from keras import ops
 from keras_mixers import backends
 from keras_mixers.layers.channel_mixers import PointwiseConvolution
 from keras_mixers.layers.mixing_layer import MixingLayer, convolution_initializers
-from keras_mixers.layers.validation import ImageError, check_positive, check_positive_int
+from keras_mixers.layers.validation import ImageError, check_keras, check_positive, check_positive_int
 
 
 @keras.saving.register_keras_serializable(package="keras_mixers")
@@ -32,6 +32,7 @@ class TokenDense(keras.layers.Dense):
         return ops.swapaxes(super().quantized_call(ops.swapaxes(x, 1, 2), *others, **kwargs), 1, 2)
 
     def quantize(self, mode: str | None = None, type_check: bool = True, config: Any = None) -> None:
+        check_keras("Quantisation of a mixer", (3, 12))
         super().quantize(mode, type_check=False, config=config)  # Dense leaves its subclasses out
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
