@@ -168,7 +168,7 @@ def pointwise_conv(x: Any, kernel: Any, bias: Any, data_format: str) -> Any:
 
 def token_dense(x: Any, kernel: Any, bias: Any) -> Any:
     """Multiplies the tokens of `x` (batch, tokens, channels) with a kernel (tokens, units), for each channel alike."""
-    # As the second summand, Keras on TensorFlow would add the bias to the channels if there are as many as units.
+    # The bias comes first: behind the product, Keras on TensorFlow takes (units, 1) for a bias of as many channels.
     return ops.add(ops.expand_dims(bias, -1), ops.matmul(ops.transpose(kernel), x))
 
 

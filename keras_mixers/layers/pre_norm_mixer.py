@@ -94,16 +94,16 @@ class PreNormMixer(MixingLayer):
         return {**super().get_config(), "layer_scale": self.layer_scale}
 
     @property
-    def mixes_positions(self) -> bool:
-        """Whether it has products over the positions."""
-        return any(isinstance(part, TokenDense) for part in self.products)
+    def token_products(self) -> list[TokenDense]:
+        """Its products over the positions, in order."""
+        return [part for part in self.products if isinstance(part, TokenDense)]
 
     def write_mix(self, writer: Any, maps: Any) -> Any:
         """Writes out `s · F(N(z))`; the residual follows in `write_out`, which has the arguments."""
         return super().write_mix(writer, maps)  # refuses
 
     def write_out(self, writer: Any, maps: Any) -> Any:
-        maps, close = writer.residual(self, None, writer.tokens(maps) if self.mixes_positions else maps)
+        maps, close = writer.residual(self, None, writer.tokens(maps) if self.token_products else maps)
         return close(writer.apply_scale(self.write_mix(writer, maps), f"{self.name}_scale"))
 
     def multiply_accumulates(self, output_shape: tuple[int, ...]) -> int:
@@ -141,10 +141,9 @@ class PreNormMixer(MixingLayer):
         """Returns feature maps as (batch, positions, channels)."""
         height, width = x.shape[1:3] if self.channel_axis == -1 else x.shape[2:4]
         if (height, width) != self.grid and None not in (height, width):
-            own = " × ".join(map(str, self.grid))
             raise ImageError(
-                f"{self.name!r} mixes the patches of a grid of {own}, got {height} × {width}; "
-                "resize the images, or build the network with their size as input_shape."
+                f"{self.name!r} mixes the patches of a grid of {self.grid[0]} × {self.grid[1]}, got {height} × "
+                f"{width}; resize the images, or build the network with their size as input_shape."
             )
         if self.channel_axis == -1:
             return ops.reshape(x, (-1, math.prod(self.grid), x.shape[-1]))

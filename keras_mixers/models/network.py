@@ -58,6 +58,11 @@ class Network(keras.Model):
         return [[layers[name] for name in names] for names in self.block_names]
 
     @property
+    def norm(self) -> keras.layers.Layer | None:
+        """The norm before the mean, None in a network without one."""
+        return next((layer for layer in self.layers if layer.name == "norm"), None)
+
+    @property
     def head(self) -> keras.layers.Dense | None:
         """The layer that gives the logits, None in a network without its top."""
         return self.layers[-1] if self.layers[-1].name == "head" else None
