@@ -256,20 +256,19 @@ class NormOfAllProcesses(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor, *_: Any) -> tuple[torch.Tensor | None, ...]:
         x, gamma, mean, variance, count = ctx.saved_tensors
-        # With statistics that are constants: their part is added below.
+        # `gradient · scale`, as if the statistics were constants, and what they add: a multiple of the normalised x.
+        # In half precision PyTorch's own kernel is to compute the first, with its scales in float32.
+        half = x.dtype != gamma.dtype
         scaled, for_gamma, for_beta = torch.ops.aten.native_batch_norm_backward(
-            gradient, x, gamma, mean, variance, None, None, False, ctx.epsilon, [True, True, True]
+            gradient, x, gamma, mean, variance, None, None, False, ctx.epsilon, [half, True, True]
         )
         sums = torch.cat([for_gamma, for_beta])
         dist.all_reduce(sums)
         product, total = (sums / count).chunk(2)
-        scale = -gamma * torch.rsqrt(variance + ctx.epsilon)
-        return (
-            scaled.add_(_normalized(x, mean, variance, scale * product, scale * total, ctx.epsilon)),
-            for_gamma,
-            for_beta,
-            None,
-        )
+        scale = gamma * torch.rsqrt(variance + ctx.epsilon)
+        added = _normalized(x, mean, variance, -scale * product, -scale * total, ctx.epsilon)
+        for_x = scaled.add_(added) if half else added.addcmul_(gradient, scale[:, None, None])
+        return for_x, for_gamma, for_beta, None
 
 
 def _normalized(x: Any, mean: Any, variance: Any, gamma: Any, beta: Any, epsilon: float) -> torch.Tensor:
