@@ -177,7 +177,7 @@ def layer_norm(x: Any, gamma: Any, beta: Any, epsilon: float) -> Any:
     if device() != "cpu":
         return contract.layer_norm(x, gamma, beta, epsilon)
     x, gamma, beta = map(tf.convert_to_tensor, (x, gamma, beta))
-    return compiled_layer_norm(x, gamma, beta, tf.constant(epsilon, _wide(gamma).dtype))
+    return compiled_layer_norm(x, gamma, beta, tf.constant(epsilon, _wide(x).dtype))
 
 
 def batch_norm(
