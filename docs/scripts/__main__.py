@@ -36,6 +36,7 @@ TABLE = {
     "litert": Script("docs/results/litert.csv"),
     "depthwise": Script("docs/benchmarks/depthwise.csv, of this backend"),
     "gpu_compile": Script("docs/benchmarks/gpu_compile.csv, on JAX with its plugin for CUDA"),
+    "processes": Script("docs/benchmarks/processes.csv, on PyTorch"),
     "benchmark_plots": Script("docs/benchmarks/*.png"),
 }
 

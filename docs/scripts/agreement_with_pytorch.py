@@ -45,8 +45,9 @@ INTRODUCTION = """# Agreement with PyTorch
 
 The largest difference between the outputs of our networks and of PyTorch networks with the same weights, relative to
 the largest output: features before the mean / logits, over images of {sizes} pixels, or of the one size
-that a network takes, in float32 on a CPU. Tests allow {tolerance:.0e}. The PyTorch networks are written from the papers' equations, with random weights and
-norms (`tests/torch_networks.py`). This page is what `python docs/scripts/agreement_with_pytorch.py` writes; here with
+that a network takes, in float32 on a CPU. Tests allow {tolerance:.0e}. The PyTorch networks are written from the
+papers' equations, with random weights and norms (`tests/torch_networks.py`). This page is what
+`python docs/scripts/agreement_with_pytorch.py` writes; here with
 {versions}.
 """
 

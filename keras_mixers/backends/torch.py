@@ -4,14 +4,17 @@ To overwrite a tensor that nobody else holds saves a pass over memory and an all
 GELU.
 """
 
+import contextlib
+import contextvars
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import keras
 import torch
+import torch.distributed as dist
 from keras import ops
 
 from keras_mixers.backends import contract
@@ -191,6 +194,10 @@ def batch_norm(
     x: Any, mean: Any, variance: Any, gamma: Any, beta: Any, axis: int, epsilon: float, training: bool
 ) -> tuple[Any, Any, Any]:
     """In one pass; the contract's means, differences and products go over the memory once each."""
+    if training and _shares_batches.get() and not x.is_meta:  # Keras infers shapes with tensors without memory
+        x = x if axis == 1 else x.permute(0, 3, 1, 2)
+        y, mean, variance = NormOfAllProcesses.apply(x, *map(ops.convert_to_tensor, (gamma, beta)), epsilon)
+        return y if axis == 1 else y.permute(0, 2, 3, 1), mean, variance
     values = x.numel() // x.shape[axis]
     if training and values == 1:  # which PyTorch refuses
         return contract.batch_norm(x, mean, variance, gamma, beta, axis, epsilon, training)
@@ -201,6 +208,71 @@ def batch_norm(
     y = torch.nn.functional.batch_norm(x, mean, variance, gamma, beta, training, momentum=1.0, eps=epsilon)
     y = y if axis == 1 else y.permute(0, 2, 3, 1)
     return y, mean, variance * ((values - 1) / values) if training else variance  # PyTorch's is the unbiased variance
+
+
+_shares_batches = contextvars.ContextVar("shares_batches", default=False)
+
+
+@contextlib.contextmanager
+def sharing_batches() -> Iterator[None]:
+    """Makes batch norms in training use the statistics of all processes' parts of a batch, inside of it.
+
+    All processes of `torch.distributed` must then compute the same norms, in the same order.
+    """
+    token = _shares_batches.set(True)
+    try:
+        yield
+    finally:
+        _shares_batches.reset(token)
+
+
+class NormOfAllProcesses(torch.autograd.Function):
+    """`contract.batch_norm` in training over the parts of a batch that all processes have, on CPUs and GPUs alike.
+
+    One exchange each way. Forward, each process gathers the others' counts, means and variances, and joins them as
+    `mean = Σ share · mean_i`, `variance = Σ share · (variance_i + (mean_i - mean)²)`: squares of x itself would lose
+    digits where the mean is large. Backward, the sums of the gradients, and of their products with the normalised x,
+    are added up. Gradients for gamma and beta stay those of the own part, like all other weights'.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: torch.Tensor, gamma: torch.Tensor, beta: torch.Tensor, epsilon: float
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        running = [torch.zeros_like(gamma) for _ in range(2)]  # their dtype is that of the statistics
+        own = torch.batch_norm_update_stats(x, *running, 0.0)
+        own = torch.cat([*own, gamma.new_full((1,), x.numel() // x.shape[1])])
+        of_all = own.new_empty(dist.get_world_size(), own.numel())
+        dist.all_gather(list(of_all), own)
+        counts, channels = of_all[:, -1:], len(gamma)
+        shares, (means, variances) = counts / counts.sum(), of_all[:, :-1].split(channels, 1)
+        mean = (shares * means).sum(0)
+        variance = (shares * (variances + (means - mean) ** 2)).sum(0)
+        ctx.save_for_backward(x, gamma, mean, variance, counts.sum())
+        ctx.epsilon = epsilon
+        ctx.mark_non_differentiable(mean, variance)
+        return _normalized(x, mean, variance, gamma, beta, epsilon), mean, variance
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor, *_: Any) -> tuple[torch.Tensor | None, ...]:
+        x, gamma, mean, variance, count = ctx.saved_tensors
+        # `gradient · scale`, as if the statistics were constants, and what they add: a multiple of the normalised x.
+        # In half precision PyTorch's own kernel is to compute the first, with its scales in float32.
+        half = x.dtype != gamma.dtype
+        scaled, for_gamma, for_beta = torch.ops.aten.native_batch_norm_backward(
+            gradient, x, gamma, mean, variance, None, None, False, ctx.epsilon, [half, True, True]
+        )
+        sums = torch.cat([for_gamma, for_beta])
+        dist.all_reduce(sums)
+        product, total = (sums / count).chunk(2)
+        scale = gamma * torch.rsqrt(variance + ctx.epsilon)
+        added = _normalized(x, mean, variance, -scale * product, -scale * total, ctx.epsilon)
+        for_x = scaled.add_(added) if half else added.addcmul_(gradient, scale[:, None, None])
+        return for_x, for_gamma, for_beta, None
+
+
+def _normalized(x: Any, mean: Any, variance: Any, gamma: Any, beta: Any, epsilon: float) -> torch.Tensor:
+    return torch.nn.functional.batch_norm(x, mean, variance, gamma, beta, training=False, eps=epsilon)
 
 
 def adamw() -> type[keras.optimizers.Optimizer]:

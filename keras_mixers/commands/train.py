@@ -50,7 +50,8 @@ def _run(arguments: argparse.Namespace) -> int:
         data = {"data_dir": arguments.data_dir, "download": arguments.download, **images}
         trained = fit(recipe, weights=arguments.weights, freeze=arguments.freeze, **data, **settings)
     published = f" (published for the recipe: {recipe.published:.2f} %)" if recipe.published else ""
-    print(f"Test accuracy {100 * trained.metrics['top1']:.2f} %{published}: {trained.directory}")
+    if trained.writes:
+        print(f"Test accuracy {100 * trained.metrics['top1']:.2f} %{published}: {trained.directory}")
     return 0
 
 

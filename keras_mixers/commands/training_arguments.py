@@ -34,7 +34,7 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_device_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds `devices`, and what `join_the_others` reads."""
-    add, several = parser.add_argument, "of several processes, on JAX"
+    add, several = parser.add_argument, "of several processes, on JAX and PyTorch"
     add("--devices", type=whole_number, metavar="N", help="of this machine's accelerators (default: all)")
     add("--coordinator", metavar="HOST:PORT", help=f"{several}: where the first one listens")
     add("--processes", type=whole_number, metavar="N", help=f"{several}: how many there are")

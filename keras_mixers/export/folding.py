@@ -1,7 +1,7 @@
 """A network for inference: plain Keras layers, its norms folded into their neighbours as far as that is exact.
 
-In inference a batch norm is `scale * x + shift`, with a scale and a shift per channel. It stands behind the activation
-here, so that it cannot go into the convolution before it. What can be done exactly:
+In inference a batch norm is `scale * x + shift`, with a scale and a shift per channel. In ConvMixer and SplitMixer it
+stands behind the activation, so that it cannot go into the convolution before it. What can be done exactly:
 
 - The last norm goes into the head: a mean and a product of matrices are linear.
 - A pointwise convolution takes a scale and a shift: they change its kernel and its bias.
@@ -13,6 +13,16 @@ here, so that it cannot go into the convolution before it. What can be done exac
 
 What remains is that sum, a multiply-add before each block, whose input goes into a depthwise convolution and into a
 residual, and one for the channels that a split mixer leaves unmixed, since an activation comes next.
+
+In MLP-Mixer, ResMLP and gMLP the norm comes first, and the residual sum is not normalised:
+
+- The scale and shift at the end of a layer norm, or those that are all of an affine one, go into a product over the
+  channels. Before a product over the positions they are applied: a shift per channel is none per position.
+- LayerScale goes into the product over the channels before it.
+- The final norm goes into the head, but for the statistics of a layer norm.
+
+Their feature maps are written as (batch, positions, 1, channels), so that a product over the positions is one over the
+last axis between two transpositions.
 """
 
 import contextlib
@@ -26,6 +36,8 @@ import numpy as np
 from keras import ops
 
 from keras_mixers.layers import NormalizePixels
+from keras_mixers.layers.normalization import Affine, BatchNormalization, ChannelNormalization
+from keras_mixers.layers.pre_norm_mixer import TokenDense
 from keras_mixers.layers.validation import UnknownLayerError
 from keras_mixers.models.network import Network
 
@@ -70,6 +82,7 @@ class Form:
             convolution, which LiteRT computes in one pass.
         depthwise_taps: the most taps that a depthwise kernel may have. A larger one is cut into blocks, whose
             results are added. None for any size.
+        dense: whether products over positions and channels of one network are `Dense` layers, not 1 × 1 convolutions.
         folded: whether norms are folded.
         units: whether feature maps may be in other units than their norm's, by a factor per channel.
         image_size: (height, width) of the images, None where the network's own holds.
@@ -80,6 +93,7 @@ class Form:
     data_format: str = "channels_last"
     multiply_add: str = "norm"
     depthwise_taps: int | None = None
+    dense: bool = True
     folded: bool = True
     units: bool = True
     image_size: tuple[int | None, int | None] | None = None
@@ -108,13 +122,16 @@ def lower(model: keras.Model, form: Form = Form()) -> keras.Model:  # noqa: B008
         raise ValueError(
             f"fold takes a network of keras_mixers, got {getattr(model, 'name', model)!r} of {type(model).__name__}."
         )
-    modes = {layer.quantization_mode for layer in model._flatten_layers(include_self=False)} - {None}
+    layers = list(model._flatten_layers(include_self=False))
+    modes = {layer.quantization_mode for layer in layers} - {None}
     if modes:
         raise ValueError(
             f"fold takes a network before it is quantised, got {model.name!r} in {' and '.join(modes)}; export_model "
             "quantises by itself."
         )
-    if any(getattr(layer, "normalization", None) == "layer" for layer in model.layers):
+    mixes_positions = any(isinstance(layer, TokenDense) for layer in layers)
+    form = replace(form, dense=form.dense and mixes_positions)
+    if mixes_positions or any(isinstance(layer, keras.layers.LayerNormalization) for layer in layers):
         form = replace(form, data_format="channels_last")  # Keras on PyTorch norms the last axis only
     with in_float32():
         return Writer(form).network(model)
@@ -138,6 +155,7 @@ class Writer:
         self.form = form
         # Of feature maps, and of their mean, which has the channels last in either layout.
         self.axis = -1 if form.data_format == "channels_last" else 1
+        self.size: tuple[int, int] | None = None  # of what are `tokens` now
 
     def network(self, model: Network) -> keras.Model:
         shape = list(model.input_shape[1:])
@@ -151,6 +169,8 @@ class Writer:
             maps = self._normalize_pixels(model.pixels, maps)
         for layer in model.layers[1:]:
             maps = self._write_out(layer, maps)
+        if len(model.output_shape) == 4:
+            maps = self.grid(maps)
         output = self.apply(maps, "output_norm").tensor
         if len(output.shape) == 4:
             output = self._permute(output, self.form.data_format, model.data_format, "from_layout")
@@ -160,9 +180,35 @@ class Writer:
 
     # What layers are made of.
 
-    def convolve(self, convolution: keras.layers.Layer, maps: Maps, name: str) -> Maps:
-        """Writes out a pointwise convolution, or a `Conv2D` or `DepthwiseConv2D` of Keras."""
+    def convolve(self, convolution: keras.layers.Layer, maps: Maps, name: str, scale: Any = None) -> Maps:
+        """Writes out a product over the last axis, or a `Conv2D` or `DepthwiseConv2D` of Keras.
+
+        A scale of each output channel, such as a LayerScale, goes into the kernel and the bias.
+        """
+        if not self.form.folded:
+            return self.scale(self._convolve(convolution, maps, name), scale)
+        return self._convolve(convolution, maps, name, scale)
+
+    def convolve_in_parts(self, product: keras.layers.Layer, maps: Maps, name: str, positions: list[int]) -> list[Maps]:
+        """Writes out a product whose outputs are cut at these positions: a product for each part."""
+        bounds = [0, *positions, product.units]
+        return [
+            self._convolve(product, maps, f"{name}_{i}", outputs=slice(*span))
+            for i, span in enumerate(pairwise(bounds))
+        ]
+
+    def _convolve(
+        self, convolution: keras.layers.Layer, maps: Maps, name: str, scale: Any = None, outputs: slice = slice(None)
+    ) -> Maps:
         kernel, bias = _kernel_and_bias(convolution)
+        if scale is not None:
+            factor = ops.convert_to_numpy(scale).astype("float64")
+            kernel, bias = kernel * factor, bias * factor
+        if kernel.ndim == 2:
+            kernel, bias = kernel[:, outputs], bias[outputs] if np.ndim(bias) else bias
+        if kernel.ndim == 2 and self.form.dense:
+            dense = keras.layers.Dense(kernel.shape[1], name=name)
+            return self.maps(self._call(dense, maps.tensor, kernel * maps.scale[:, None], bias + maps.shift @ kernel))
         kernel = kernel[None, None] if kernel.ndim == 2 else kernel
         options = {
             "strides": getattr(convolution, "strides", 1),
@@ -214,16 +260,61 @@ class Writer:
 
     def finish(self, layer: keras.layers.Layer, norm: keras.layers.Layer | None, maps: Maps, name: str) -> Maps:
         """Writes out the activation of a layer, and leaves the norm after it to whatever follows."""
-        y = self.apply(maps, f"{name}_norm_before").tensor
-        if layer.activation is not keras.activations.linear:
-            y = keras.layers.Activation(layer.activation, name=f"{name}_activation")(y)
-        if layer.normalization == "layer":
-            centred = keras.layers.LayerNormalization(
-                epsilon=norm.epsilon, center=False, scale=False, name=f"{name}_layer_norm"
+        return self.norm(norm, self.activate(layer.activation, maps, name), f"{name}_norm")
+
+    def activate(self, activation: Callable, maps: Maps, name: str) -> Maps:
+        """Writes out an activation."""
+        maps = self.apply(maps, f"{name}_norm_before")
+        if activation is keras.activations.linear:
+            return maps
+        return self.maps(keras.layers.Activation(activation, name=f"{name}_activation")(maps.tensor))
+
+    def norm(self, norm: keras.layers.Layer | None, maps: Maps, name: str, apply: bool = False) -> Maps:
+        """Writes out a norm, and leaves its scale and shift to whatever follows unless these are to be applied here."""
+        if norm is None:
+            return self.apply(maps, name) if apply else maps
+        apply = apply or not self.form.folded
+        scale, shift = _scale_and_shift(norm, len(maps.scale))
+        if isinstance(norm, keras.layers.LayerNormalization):
+            x, in_one = self.apply(maps, f"{name}_before").tensor, apply and self.form.multiply_add == "norm"
+            layer = keras.layers.LayerNormalization(
+                epsilon=norm.epsilon, center=in_one, scale=in_one, name=name if in_one else f"{name}_statistics"
             )
-            y = centred(y)
-        maps = Maps(y, *_scale_and_shift(norm, y.shape[self.axis]))
-        return maps if self.form.folded else self.apply(maps, f"{name}_norm")
+            maps = self.maps(self._call(layer, x, *((scale, shift) if in_one else ())))
+            if in_one:
+                return maps
+        maps = Maps(maps.tensor, maps.scale * scale, maps.shift * scale + shift)
+        return self.apply(maps, name) if apply else maps
+
+    def scale(self, maps: Maps, scale: Any) -> Maps:
+        """Returns feature maps times a scale of each channel, which is left to whatever follows; None for no scale."""
+        factor = 1.0 if scale is None else ops.convert_to_numpy(scale).astype("float64")
+        return Maps(maps.tensor, maps.scale * factor, maps.shift * factor)
+
+    def multiply(self, maps: Maps, others: Maps, name: str) -> Maps:
+        """Writes out the product of two feature maps, element by element."""
+        factors = [self.apply(each, f"{name}_factor_{i}").tensor for i, each in enumerate((maps, others))]
+        return self.maps(keras.layers.Multiply(name=f"{name}_product")(factors))
+
+    def tokens(self, maps: Maps) -> Maps:
+        """Returns feature maps of a known size, channels last, as (batch, positions, 1, channels)."""
+        _, height, width, channels = maps.tensor.shape
+        if self.size is None:
+            self.size = height, width
+            maps = replace(maps, tensor=ops.reshape(maps.tensor, (-1, height * width, 1, channels)))
+        return maps
+
+    def grid(self, maps: Maps) -> Maps:
+        """Returns what `tokens` has made as feature maps again."""
+        if self.size is not None:
+            maps = replace(maps, tensor=ops.reshape(maps.tensor, (-1, *self.size, maps.tensor.shape[-1])))
+            self.size = None
+        return maps
+
+    def transpose(self, maps: Maps, name: str) -> Maps:
+        """Writes out T: swaps positions and channels of `tokens`."""
+        maps = self.apply(maps, f"{name}_norm_before")
+        return self.maps(keras.layers.Permute((3, 2, 1), name=name)(maps.tensor))
 
     def residual(
         self, layer: keras.layers.Layer, norm: keras.layers.Layer | None, z: Maps
@@ -253,6 +344,10 @@ class Writer:
         norm = keras.layers.BatchNormalization(self.axis, name=name)
         ones = np.ones_like(maps.scale)
         return self.maps(self._call(norm, maps.tensor, maps.scale, maps.shift, 0 * ones, ones - norm.epsilon))
+
+    def apply_scale(self, maps: Maps, name: str) -> Maps:
+        """Applies a scale other than 1, and leaves a shift alone to whatever follows."""
+        return maps if np.all(maps.scale == 1) else self.apply(maps, name)
 
     def without_shift(self, maps: Maps, name: str) -> Maps:
         """Returns the same maps in a form that a convolution with zeros around the image takes."""
@@ -309,6 +404,7 @@ class Writer:
             (NormalizePixels, self._normalize_pixels),
             (keras.layers.GlobalAveragePooling2D | keras.layers.GlobalMaxPooling2D, self._pool),
             (keras.layers.Dense, self._head),
+            (Affine | BatchNormalization | ChannelNormalization, lambda norm, maps: self.norm(norm, maps, norm.name)),
             (keras.layers.Dropout | keras.layers.Permute, lambda _, maps: maps),  # the layout is that of `form`
         ):
             if isinstance(layer, kinds):

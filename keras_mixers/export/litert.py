@@ -29,7 +29,8 @@ class LiteRT(Format):
     }
 
     def form(self, form: Form, quantization: str | None) -> Form:
-        form = replace(form, depthwise_taps=DEPTHWISE_TAPS)
+        # For a Dense layer the converter computes shapes where the batch size varies, which XNNPACK cannot do.
+        form = replace(form, depthwise_taps=DEPTHWISE_TAPS, dense=False)
         if form.folded:
             # int8 has one range per tensor: channels stay on the scale of the norm's output.
             form = replace(form, multiply_add="depthwise", units=quantization not in ("dynamic", "int8"))

@@ -227,7 +227,7 @@ class MixingLayer(PostNormLayer):
         return super().write_out(writer, maps)  # refuses
 
     def write_out(self, writer: Any, maps: Any) -> Any:
-        maps, close = writer.residual(self, self.last_norm, maps)
+        maps, close = writer.residual(self, self.last_norm, writer.grid(maps))
         return close(writer.finish(self, self.last_norm, self.write_mix(writer, maps), self.name))
 
     def mixed_channels(self, dim: int) -> np.ndarray | None:

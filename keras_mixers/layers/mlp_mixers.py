@@ -53,6 +53,11 @@ class TokenMLP(MLP):
         y = self.activate(self.hidden_dense(self.to_tokens(x)), axis=1)
         return self.from_tokens(self.output_dense(y))
 
+    def write_mix(self, writer: Any, maps: Any) -> Any:
+        maps = writer.transpose(writer.norm(self.norm, maps, f"{self.name}_norm", apply=True), f"{self.name}_transpose")
+        maps = writer.transpose(self.write_mlp(writer, maps), f"{self.name}_transpose_back")
+        return writer.scale(maps, self.scale)
+
 
 @keras.saving.register_keras_serializable(package="keras_mixers")
 class TokenLinear(PreNormMixer):
@@ -86,6 +91,11 @@ class TokenLinear(PreNormMixer):
 
     def branch(self, x: Any) -> Any:
         return self.from_tokens(self.product(self.to_tokens(x)))
+
+    def write_mix(self, writer: Any, maps: Any) -> Any:
+        maps = writer.transpose(writer.norm(self.norm, maps, f"{self.name}_norm", apply=True), f"{self.name}_transpose")
+        maps = writer.transpose(writer.convolve(self.product, maps, self.name), f"{self.name}_transpose_back")
+        return writer.scale(maps, self.scale)
 
 
 @keras.saving.register_keras_serializable(package="keras_mixers")
@@ -125,6 +135,9 @@ class ChannelMLP(MLP):
 
     def branch(self, x: Any) -> Any:
         return self.output_dense(self.activate(self.hidden_dense(x), self.channel_axis))
+
+    def write_mix(self, writer: Any, maps: Any) -> Any:
+        return self.write_mlp(writer, writer.norm(self.norm, maps, f"{self.name}_norm"), self.scale)
 
     def mixed_channels(self, dim: int) -> np.ndarray:
         return np.ones((dim, dim), bool)
@@ -184,6 +197,19 @@ class SpatialGatingMLP(PreNormMixer):
         values, gates = backends.split(x, [self.hidden // 2], self.channel_axis)
         gates = self.from_tokens(self.gate_dense(self.to_tokens(self.gate_norm(gates))))
         return self.output_dense(ops.multiply(values, gates))
+
+    def write_mix(self, writer: Any, maps: Any) -> Any:
+        name = self.name
+        maps = writer.norm(self.norm, maps, f"{name}_norm")
+        parts = writer.convolve_in_parts(self.hidden_dense, maps, f"{name}_hidden", [self.hidden // 2])
+        values, gates = (
+            writer.activate(self.activation, part, f"{name}_{which}")
+            for part, which in zip(parts, ("values", "gates"), strict=True)
+        )
+        gates = writer.norm(self.gate_norm, gates, f"{name}_gate_norm", apply=True)
+        gates = writer.convolve(self.gate_dense, writer.transpose(gates, f"{name}_transpose"), f"{name}_gate")
+        maps = writer.multiply(values, writer.transpose(gates, f"{name}_transpose_back"), name)
+        return writer.convolve(self.output_dense, maps, f"{name}_output", self.scale)
 
     def mixed_channels(self, dim: int) -> np.ndarray:
         return np.ones((dim, dim), bool)

@@ -9,7 +9,7 @@ from keras import ops
 from keras_mixers import backends
 from keras_mixers.layers.channel_mixers import PointwiseConvolution
 from keras_mixers.layers.mixing_layer import MixingLayer, convolution_initializers
-from keras_mixers.layers.validation import ImageError, check_positive, check_positive_int
+from keras_mixers.layers.validation import ImageError, check_keras, check_positive, check_positive_int
 
 
 @keras.saving.register_keras_serializable(package="keras_mixers")
@@ -32,6 +32,7 @@ class TokenDense(keras.layers.Dense):
         return ops.swapaxes(super().quantized_call(ops.swapaxes(x, 1, 2), *others, **kwargs), 1, 2)
 
     def quantize(self, mode: str | None = None, type_check: bool = True, config: Any = None) -> None:
+        check_keras("Quantisation of a mixer", (3, 12))
         super().quantize(mode, type_check=False, config=config)  # Dense leaves its subclasses out
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
@@ -94,6 +95,19 @@ class PreNormMixer(MixingLayer):
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "layer_scale": self.layer_scale}
+
+    @property
+    def token_products(self) -> list[TokenDense]:
+        """Its products over the positions, in order."""
+        return [part for part in self.products if isinstance(part, TokenDense)]
+
+    def write_mix(self, writer: Any, maps: Any) -> Any:
+        """Writes out `s · F(N(z))`; the residual follows in `write_out`, which has the arguments."""
+        return super().write_mix(writer, maps)  # refuses
+
+    def write_out(self, writer: Any, maps: Any) -> Any:
+        maps, close = writer.residual(self, None, writer.tokens(maps) if self.token_products else maps)
+        return close(writer.apply_scale(self.write_mix(writer, maps), f"{self.name}_scale"))
 
     def multiply_accumulates(self, output_shape: tuple[int, ...]) -> int:
         images, positions = output_shape[0], math.prod(output_shape) // output_shape[self.channel_axis]
@@ -192,6 +206,16 @@ class MLP(PreNormMixer):
             return backends.activate(x, self.activation)
         values, gates = backends.split(x, [self.hidden // 2], axis)
         return ops.multiply(values, self.activation(gates))
+
+    def write_mlp(self, writer: Any, maps: Any, scale: Any = None) -> Any:
+        """Writes out `s · W2 σ(W1 x)`, or gated, for a scale s of each output or None."""
+        name = self.name
+        if self.gated:
+            values, gates = writer.convolve_in_parts(self.hidden_dense, maps, f"{name}_hidden", [self.hidden // 2])
+            maps = writer.multiply(values, writer.activate(self.activation, gates, name), name)
+        else:
+            maps = writer.activate(self.activation, writer.convolve(self.hidden_dense, maps, f"{name}_hidden"), name)
+        return writer.convolve(self.output_dense, maps, f"{name}_output", scale)
 
     @property
     def hidden_outputs(self) -> int:

@@ -19,7 +19,8 @@ def feature_extractor(model: keras.Model, layers: Sequence[str] | str | None = N
 
     Args:
         model: a network of this library, with or without its top.
-        layers: names among `patch_embed`, `block_i_spatial`, `block_i_channel` and `pool`; None takes all that it has.
+        layers: names among `patch_embed`, `block_i_spatial`, `block_i_channel`, `norm` and `pool`; None takes all that
+            it has. `norm` is that of the last block's output in networks whose mixers begin with a norm.
 
     Returns:
         A functional model whose output is a dictionary {name of the layer: its output}: feature maps
@@ -54,7 +55,8 @@ def feature_pyramid(
 
     Args:
         model: a network of this library, with or without its top.
-        layer: name of a layer as in `feature_extractor`, but not `pool`; None for the last mixer of the last block.
+        layer: name of a layer as in `feature_extractor`, but not `pool`; None for the last one, the last mixer of the
+            last block or the norm after it.
         strides: pixels from one column of a map to the next, each a whole multiple or a whole fraction of the
             network's stride.
 
@@ -111,8 +113,8 @@ def _taps(model: keras.Model, function: str) -> dict[str, keras.layers.Layer]:
             f"{function} takes a network of keras_mixers, got {getattr(model, 'name', model)!r} of "
             f"{type(model).__name__}."
         )
-    pool = [layer for layer in model.layers if layer.name == "pool"]
-    return {layer.name: layer for layer in [model.embedding, *chain(*model.blocks), *pool]}
+    after_blocks = [layer for layer in model.layers if layer.name in ("norm", "pool")]
+    return {layer.name: layer for layer in [model.embedding, *chain(*model.blocks), *after_blocks]}
 
 
 def _tap(taps: dict[str, keras.layers.Layer], name: str) -> keras.layers.Layer:

@@ -44,16 +44,20 @@ class Checkpoints(keras.callbacks.Callback):
         self.epoch = epoch
         if self.run.position.step and epoch == self.run.position.epoch:  # the interrupted one
             self.run.checkpoint.restore(self.model, ("metrics",))
+            self.run.devices.split_metrics(self.model)
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, float] | None = None) -> None:
         if not batch:
             return
-        step = self.run.position.step_at(self.epoch, batch)
-        due = self.stop_asked or time.monotonic() - self.written > self.seconds
-        if self.run.devices.within_epochs and (due or batch % CHECK_EVERY == 1):
+        step, devices = self.run.position.step_at(self.epoch, batch), self.run.devices
+        due, self.stop_asked = devices.agreed(time.monotonic() - self.written > self.seconds, self.stop_asked)
+        due = due or self.stop_asked
+        if devices.within_epochs and (due or batch % CHECK_EVERY == 1):
+            devices.merge_metrics(self.model)
             self._check(self.model.get_metrics_result()["loss"], f"by step {step}")
             if due:
                 self._write(Position(self.epoch, step))
+            devices.split_metrics(self.model)
         if self.stop_asked:
             self._stop(f"in epoch {self.epoch + 1} after {step} batches")
 
@@ -61,6 +65,7 @@ class Checkpoints(keras.callbacks.Callback):
         self._check(logs["loss"], "by its last step")
         self._check(logs["val_loss"], "on the test images")
         self._write(Position(epoch + 1))
+        (self.stop_asked,) = self.run.devices.agreed(self.stop_asked)
         if self.stop_asked:
             self._stop(f"after epoch {epoch + 1}")
 
@@ -155,7 +160,7 @@ class Progress(keras.callbacks.Callback):
         now = time.perf_counter()
         if batch and self.stream.isatty() and now - self.shown > self.SECONDS:
             self.shown = now
-            figures = self.model.get_metrics_result() if self.run.devices.within_epochs else {}
+            figures = self.model.get_metrics_result() if self.run.devices.reads_alone else {}
             step = self.run.position.step_at(self.epoch, batch)
             self._show(batch, f"{step}/{self.batches} batches", figures, end="\r")
 

@@ -6,6 +6,8 @@ backend has its own `find_devices` and `join_processes`, in `devices_on_BACKEND.
 
 import contextlib
 import re
+import socket
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -37,7 +39,8 @@ class Devices:
         local: number of devices of this process.
         scope: makes the context in which the network is made and trained.
         accumulates: whether gradients of several batches can be averaged for one step.
-        within_epochs: whether one process can read the running metrics without the others.
+        within_epochs: whether checkpoints can be written within an epoch.
+        reads_alone: whether one process can read the running metrics without the others.
     """
 
     share: DataShard = DataShard()
@@ -45,6 +48,7 @@ class Devices:
     scope: Callable[[], AbstractContextManager] = contextlib.nullcontext
     accumulates: bool = True
     within_epochs: bool = True
+    reads_alone: bool = True
 
     @property
     def writes(self) -> bool:
@@ -61,6 +65,16 @@ class Devices:
 
     def prepare(self, model: keras.Model) -> None:
         """Makes a compiled model ready for Keras's trainer on these devices."""
+
+    def agreed(self, *numbers: int) -> tuple[int, ...]:
+        """Returns the largest number that any process has in each place; where processes need not agree, their own."""
+        return numbers
+
+    def merge_metrics(self, model: keras.Model) -> None:
+        """Gives each process the metrics of all images so far, where it has those of its own."""
+
+    def split_metrics(self, model: keras.Model) -> None:
+        """Undoes `merge_metrics`, after which merging gives the same again."""
 
     def gather(self, numbers: tuple[int, ...]) -> Any:
         """Returns the numbers of all processes, a row of each."""
@@ -80,14 +94,22 @@ class Devices:
         try:
             yield
         except Exception as error:
-            kind = type(error)
-            by_engine = kind.__module__.partition(".")[0] in ENGINES and kind.__name__ not in OWN_FAULTS
-            if self.share.processes == 1 or not (by_engine and LOST.search(str(error))):
+            if self.share.processes == 1 or not (self.is_of_engine(error) and LOST.search(str(error))):
                 raise
-            raise ConnectionError(
-                f"Process {self.share.process} of {self.share.processes} lost another one, which has ended or cannot "
-                "be reached (see what that one printed); start all of them again with resume=True (--resume)."
-            ) from error
+            raise ConnectionError(self.lost) from error
+
+    def is_of_engine(self, error: Exception) -> bool:
+        """Whether an error comes from what processes talk by."""
+        kind = type(error)
+        return kind.__module__.partition(".")[0] in ENGINES and kind.__name__ not in OWN_FAULTS
+
+    @property
+    def lost(self) -> str:
+        """What a process says that has lost another one."""
+        return (
+            f"Process {self.share.process} of {self.share.processes} lost another one, which has ended or cannot "
+            "be reached (see what that one printed); start all of them again with resume=True (--resume)."
+        )
 
 
 def find_devices(count: int | None = None) -> Devices:
@@ -102,10 +124,11 @@ def find_devices(count: int | None = None) -> Devices:
 def join_processes(coordinator: str | None = None, processes: int | None = None, process: int | None = None) -> int:
     """Joins the other processes of a run, on this machine or on others; to be called before anything is computed.
 
-    On JAX, each process is told where process 0 listens, how many there are and which it is, by arguments or by the
-    environment: `KERAS_DISTRIBUTION_JOB_ADDRESSES`, `KERAS_DISTRIBUTION_NUM_PROCESSES` and
-    `KERAS_DISTRIBUTION_PROCESS_ID`. On TensorFlow the environment's `TF_CONFIG` says all of it. Where none of these is
-    there, nothing happens.
+    On JAX and PyTorch, each process is told where process 0 listens, how many there are and which it is, by arguments
+    or by the environment: on JAX `KERAS_DISTRIBUTION_JOB_ADDRESSES`, `KERAS_DISTRIBUTION_NUM_PROCESSES` and
+    `KERAS_DISTRIBUTION_PROCESS_ID`, on PyTorch what `torchrun` sets. On TensorFlow the environment's `TF_CONFIG` says
+    all of it. Where none of these is there, nothing happens. On PyTorch each process computes on one GPU of its
+    machine, that of its number there.
 
     Args:
         coordinator: address of process 0 and a free port, such as `"10.0.0.1:8476"`.
@@ -135,6 +158,45 @@ def check_count(count: int | None, available: int, only_all: bool = False) -> in
     if not isinstance(count, int) or not 1 <= count <= available:
         raise ValueError(f"devices must be a whole number from 1 to {available}, as many as there are, got {count!r}.")
     return count
+
+
+def check_processes(
+    coordinator: str | None, processes: int | str | None, process: int | str | None
+) -> tuple[str, int, int] | None:
+    """Returns what describes the processes of a run, None where nothing does; refuses what is incomplete or wrong."""
+    given = {"coordinator": coordinator, "processes": processes, "process": process}
+    missing = [name for name, value in given.items() if value is None]
+    if len(missing) == len(given):
+        return None
+    if missing:
+        together = "coordinator, processes and process must be given together"
+        raise ValueError(f"{together}, but {' and '.join(missing)} is not there.")
+    if not all(re.fullmatch(r"\d+", str(value)) for value in (processes, process)):
+        got = f"processes={processes!r} and process={process!r}"
+        raise ValueError(f"processes and process must be whole numbers, got {got}.")
+    processes, process = int(processes), int(process)
+    if not 0 <= process < processes:
+        raise ValueError(f"process must be in 0 to {processes - 1}, got process={process}.")
+    if not re.fullmatch(r".+:\d+", coordinator) or int(coordinator.rpartition(":")[2]) >= 2**16:
+        raise ValueError(f"coordinator must be HOST:PORT, such as 10.0.0.1:8476, got coordinator={coordinator!r}.")
+    return coordinator, processes, process
+
+
+def await_coordinator(coordinator: str, who: str, seconds: float) -> None:
+    """Returns when something listens at the coordinator's address; raises a ConnectionError after `seconds`."""
+    host, _, port = coordinator.rpartition(":")
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=1).close()
+            return
+        except OSError as error:
+            if time.monotonic() > deadline:
+                raise ConnectionError(
+                    f"{who} found nobody at {coordinator!r} for {seconds} s ({error}); start process 0 there, or "
+                    "correct the address."
+                ) from error
+            time.sleep(0.1)
 
 
 def _of_backend() -> ModuleType:

@@ -58,7 +58,8 @@ def find_devices(count: int | None) -> Devices:
         local = check_count(count, devices // processes, only_all=True)
         share, alone = DataShard(process, processes, devices), processes == 1
         # A metric that one process reads is summed over all, which would wait for it.
-        return TensorFlowDevices(share, local, strategy.scope, within_epochs=alone, strategy=strategy)
+        reading = {"within_epochs": alone, "reads_alone": alone}
+        return TensorFlowDevices(share, local, strategy.scope, **reading, strategy=strategy)
     names = [d.name for d in tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")]
     count = check_count(count, len(names))
     if count == 1:

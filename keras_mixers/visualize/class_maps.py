@@ -29,7 +29,8 @@ def class_activation_map(
     """Returns what each patch adds to the logit of a class.
 
     The head is linear on the mean over the patches, so that a logit is a sum over them:
-    `logit[c] = Σ_ij map[i, j] + bias[c]` with `map[i, j] = Σ_d features[i, j, d] · kernel[d, c] / patches`.
+    `logit[c] = Σ_ij map[i, j] + bias[c]` with `map[i, j] = Σ_d features[i, j, d] · kernel[d, c] / patches`. Features
+    are what the mean is taken of: the output of the last mixer, or of a norm after it.
 
     Args:
         model: a network of this library with a mean and a head.
@@ -55,7 +56,7 @@ def class_activation_map(
     """
     images = _check(model, images)
     weights = _class_weights(model, images, class_index)
-    features = _features(model, images, _last_mixer(model))
+    features = _features(model, images, _before_mean(model))
     patches = features.shape[1] * features.shape[2]
     return (np.einsum("nhwd,nd->nhw", features, weights) / patches).astype("float32")
 
@@ -66,13 +67,14 @@ def grad_cam(
     """Returns Grad-CAM's map of a class: where the features are that speak for it.
 
     `map = max(0, Σ_d weight[d] · features[:, :, d])`, where `weight[d]` is the mean over the patches of the gradient
-    of the class's logit by feature map d. After the last block this is the positive part of `class_activation_map`.
+    of the class's logit by feature map d. Right before the mean this is the positive part of `class_activation_map`.
 
     Args:
         model: a network of this library with a mean and a head.
         images: a batch as the network takes it, (n, height, width, channels), or channels first as the network.
         class_index: the class, or one for each image; None for the most probable one of each.
-        layer: name of the layer that gives the feature maps, such as `"block_3_channel"`; None for the last mixer.
+        layer: name of the layer that gives the feature maps, such as `"block_3_channel"`; None for the last one before
+            the mean.
 
     Returns:
         float32 (n, height, width), one value of at least 0 per patch.
@@ -91,7 +93,7 @@ def grad_cam(
         (2, 16, 16)
     """
     images = _check(model, images)
-    layer = _last_mixer(model) if layer is None else layer
+    layer = _before_mean(model) if layer is None else layer
     if layer == "pool":
         raise ValueError(f"layer must give feature maps, got layer={layer!r}; the one before it is the default.")
     weights = _class_weights(model, images, class_index)
@@ -190,7 +192,7 @@ def _check(model: keras.Model, images: np.ndarray) -> np.ndarray:
     return check_batch(model, images)
 
 
-def _last_mixer(model: keras.Model) -> str:
+def _before_mean(model: keras.Model) -> str:
     names = [layer.name for layer in model.layers]
     return names[names.index("pool") - 1]
 

@@ -1,13 +1,13 @@
-"""What the convolutions have learned: the patch embedding, and the depthwise kernels of each block."""
+"""What mixes space: the patch embedding, depthwise kernels, and products over all positions."""
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
 
-from keras_mixers.layers import PatchEmbed, SpatialMixer1D, SpatialMixer2D
+from keras_mixers.layers import PatchEmbed, PreNormMixer, SpatialMixer1D, SpatialMixer2D
 from keras_mixers.layers.validation import check_positive_int
 from keras_mixers.visualize import style
 
@@ -84,11 +84,7 @@ def depthwise_kernels(
     mixers = spatial_mixers(model)
     if not mixers:
         raise ValueError(f"model must have spatial mixers, as ConvMixer and SplitMixer do, got {model.name!r}.")
-    if blocks is None:
-        blocks = style.evenly_chosen(len(mixers), 8).tolist()
-    wrong = [block for block in blocks if block not in range(len(mixers))]
-    if wrong or not len(blocks):
-        raise ValueError(f"blocks must be from 0 to {len(mixers) - 1} for {model.name!r}, got blocks={blocks!r}.")
+    blocks = _chosen_blocks(model, mixers, blocks)
     one_dimensional = isinstance(mixers[blocks[0]], SpatialMixer1D)
     kernels = check_positive_int("kernels", kernels or (16 if one_dimensional else 64))
     channels = len(_kernels(mixers[0])[0])
@@ -105,9 +101,77 @@ def depthwise_kernels(
     return style.saved(figure, save)
 
 
+def token_kernels(
+    model: keras.Model,
+    blocks: Sequence[int] | None = None,
+    units: int = 64,
+    seed: int = 0,
+    save: str | Path | None = None,
+) -> "Figure":
+    """Draws which positions the products over all of them read, a panel for each block (MLP-Mixer Fig. 5).
+
+    A tile is one unit of a block's first product over the positions: its weight for each position, where that lies in
+    the grid of patches. Units are the hidden ones of an MLP-Mixer, and in ResMLP and gMLP the output, or the gate, at
+    each position. Red is above zero, blue below; each tile is scaled by its largest absolute value.
+
+    Args:
+        model: a network of this library.
+        blocks: indices of the blocks, from 0; None for at most eight from the first to the last.
+        units: how many of each block.
+        seed: chooses the units where a block has more; they are the same in all blocks, in their order.
+        save: a file to write the figure to.
+
+    Returns:
+        A matplotlib figure.
+
+    Raises:
+        ValueError: if the model has no products over positions, or was quantised, or an argument is not as above.
+        ImportError: if matplotlib is not installed.
+
+    Example:
+        >>> import keras_mixers
+        >>> figure = token_kernels(keras_mixers.MLPMixer(dim=32, blocks=3, patch_size=4, image_size=32), units=9)
+        >>> [axes.get_title() for axes in figure.axes]
+        ['block 0', 'block 1', 'block 2']
+    """
+    mixers = token_mixers(model)
+    if not mixers:
+        raise ValueError(f"model must mix all positions, as MLP-Mixer, ResMLP and gMLP do, got {model.name!r}.")
+    products = [mixer.token_products[0] for mixer in mixers]
+    if products[0].quantization_mode is not None:
+        raise ValueError(
+            f"model must not be quantised, got {model.name!r} in {products[0].quantization_mode}; pass the original "
+            "network."
+        )
+    blocks = _chosen_blocks(model, mixers, blocks)
+    count = products[0].units
+    chosen = np.sort(np.random.default_rng(seed).permutation(count)[: check_positive_int("units", units)])
+
+    figure, panels = style.new_panels(len(blocks), 4, f"Weights of {model.name} for each position")
+    for block, axes in zip(blocks, panels, strict=True):
+        kernel = keras.ops.convert_to_numpy(products[block].kernel).astype("float32")
+        tiles = kernel.T[chosen].reshape(-1, *mixers[block].grid)
+        style.show(axes, style.mosaic(_red_and_blue(tiles)), f"block {block}")
+    return style.saved(figure, save)
+
+
 def spatial_mixers(model: keras.Model) -> list[keras.layers.Layer]:
-    """Returns the layers whose kernels can be drawn."""
+    """Returns the layers whose depthwise kernels can be drawn."""
     return [layer for layer in model.layers if isinstance(layer, SpatialMixer1D | SpatialMixer2D)]
+
+
+def token_mixers(model: keras.Model) -> list[PreNormMixer]:
+    """Returns the layers with products over all positions."""
+    return [layer for layer in model.layers if isinstance(layer, PreNormMixer) and layer.token_products]
+
+
+def _chosen_blocks(model: keras.Model, mixers: Sequence[Any], blocks: Sequence[int] | None) -> Sequence[int]:
+    """Returns the given indices of mixers, or at most eight of them."""
+    if blocks is None:
+        return style.evenly_chosen(len(mixers), 8).tolist()
+    if not len(blocks) or any(block not in range(len(mixers)) for block in blocks):
+        raise ValueError(f"blocks must be from 0 to {len(mixers) - 1} for {model.name!r}, got blocks={blocks!r}.")
+    return blocks
 
 
 def _red_and_blue(tiles: np.ndarray) -> np.ndarray:

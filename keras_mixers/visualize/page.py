@@ -17,7 +17,13 @@ from keras_mixers.training.curves import training_curves
 from keras_mixers.visualize.channel_reach import channel_reach, mixes_channels
 from keras_mixers.visualize.class_maps import class_maps
 from keras_mixers.visualize.feature_maps import feature_maps
-from keras_mixers.visualize.kernels import depthwise_kernels, patch_embedding, spatial_mixers
+from keras_mixers.visualize.kernels import (
+    depthwise_kernels,
+    patch_embedding,
+    spatial_mixers,
+    token_kernels,
+    token_mixers,
+)
 
 PAGE = Template("""<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8">
@@ -80,6 +86,8 @@ def write_page(
         "depthwise_kernels": ("Depthwise kernels of successive blocks; red is above zero, blue below. Pairs of "
             "one-dimensional kernels are drawn as bars beside their product.",
             bool(spatial_mixers(model)), partial(depthwise_kernels, model)),
+        "token_kernels": ("Weights of units of successive blocks for each position in the grid of patches; red is "
+            "above zero, blue below.", bool(token_mixers(model)), partial(token_kernels, model)),
         "channel_reach": ("Which channels of the patch embedding can influence each channel after a block.",
             any(map(mixes_channels, model.layers)), partial(channel_reach, model)),
         "feature_maps": ("What the network makes of the image, after the embedding and after each block; each map is "

@@ -7,6 +7,7 @@ XLA compiles for an H200 where JAX's plugin for CUDA is installed, which needs n
 import csv
 import importlib.util
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -127,9 +128,13 @@ def run(code_or_script, *arguments):
     return done.stdout
 
 
-def by_network(path):
+def read_rows(path):
     with path.open(newline="") as file:
-        rows = list(csv.DictReader(file))
+        return list(csv.DictReader(file))
+
+
+def by_network(path):
+    rows = read_rows(path)
     texts = ("network", "mode", "whose")
     numbers = [{key: float(value) for key, value in row.items() if key not in texts} for row in rows]
     return {tuple(row[text] for text in texts): values for row, values in zip(rows, numbers, strict=True)}
@@ -187,6 +192,31 @@ def test_counts_what_is_there():
     assert looped[3] == "1"
 
 
+def check_exchanges(rows):
+    """Hold what GPUs exchange in a training step: gradients once, statistics once per norm and direction."""
+    for row in rows:
+        network, (devices, norms, weights, *found) = row["network"], [int(float(row[name])) for name in EXCHANGES]
+        all_reduces, reduced, all_gathers, gathered, others = found
+        assert 2 <= all_reduces <= 2 + float(row["reduced_kib"]) // 2**14  # of bfloat16 and float32, in 30 MiB at most
+        assert reduced - weights in (1, 2)  # and the loss, once or twice
+        assert all_gathers == 2 * norms
+        dim = int(re.search(r"mixer_(?:i_)?(\d+)", network)[1])
+        assert gathered == devices * all_gathers * 2 * dim
+        assert others == 0
+
+
+EXCHANGES = ("devices", "norms", "other_weights", "all_reduces", "reduced", "all_gathers", "gathered", "others")
+
+
+@compiles
+def test_gpus_exchange_gradients_once_and_statistics_once_per_norm(tmp_path):
+    networks = ["splitmixer_i_256_8", "convmixer_768_32"]
+    run([SCRIPT], "--devices", 2, 8, "--blocks", 2, "--csv", tmp_path / "found.csv", "--networks", *networks)
+    rows = read_rows(tmp_path / "found.csv")
+    assert len(rows) == 4
+    check_exchanges(rows)
+
+
 # What was found.
 
 
@@ -210,3 +240,15 @@ def test_the_page_shows_what_was_found():
         cells = [f"{r['kernels']:.0f} / {r['traffic_gib']} / {r['temporary_mib']:.0f}" for r in (plain, ours)]
         ratio = ours["traffic_gib"] / plain["traffic_gib"]
         assert f"| `{network}` | {mode} | {cells[0]} | {cells[1]} | {ratio:.2f} |" in shown
+
+
+def test_the_page_shows_what_gpus_exchange():
+    rows = read_rows(DOCS / "benchmarks" / "gpu_exchanges.csv")
+    assert len(rows) == 4 * 2
+    check_exchanges(rows)
+    shown = (DOCS / "devices.md").read_text()
+    for row in rows:
+        cells = (
+            row[name] for name in ("devices", "norms", "all_reduces", "reduced_kib", "all_gathers", "gathered_kib")
+        )
+        assert f"| `{row['network']}` | {' | '.join(cells)} |" in shown

@@ -55,6 +55,28 @@ def test_every_format_from_every_backend(format, network, photographs, tmp_path)
     assert (said["takes"], said["gives"]) == ("normalised pixels", "logits")
 
 
+@pytest.mark.parametrize(
+    ("builder", "format"),
+    [
+        *(pytest.param(name, "litert", marks=on_tensorflow) for name in ("gMixer", "ResMLP", "gMLP")),
+        pytest.param("gMLP", "saved_model", marks=on_tensorflow),
+        pytest.param("gMixer", "onnx", marks=on_torch),
+        pytest.param("ResMLP", "openvino", marks=on_torch),
+        pytest.param("gMLP", "torch", marks=on_torch),
+        ("MLPMixer", "keras"),
+    ],
+)
+def test_networks_that_mix_all_positions(builder, format, randomize, photographs, tmp_path):
+    network = randomize(small(builder, input_shape=(16, 16, 3), patch_size=4))
+    network.pixels = PIXELS
+    path = tmp_path / NAMES[format]
+    report = export_model(network, path, images=photographs, raw_pixels=True, probabilities=True, format=format)
+    assert report.max_difference <= 1e-5
+    if format == "litert":  # of shapes that are known, as XNNPACK computes no others
+        assert not {"SHAPE", "FULLY_CONNECTED"} & set(operations_of(path)[:-2])
+        assert not [name for name in operations_of(path) if name.startswith("Flex")]
+
+
 def run_elsewhere(code, folder, forbidden):
     """Runs code in a process where some modules cannot be imported, and gives the array that it leaves."""
     code = (
@@ -112,6 +134,19 @@ def test_smaller_numbers(quantization, tolerance, randomize, photographs, tmp_pa
     kinds = types_of(tmp_path / "small.tflite")
     assert {"float16": np.float16, "dynamic": np.int8, "int8": np.int8}[quantization] in kinds
     assert wide.max_difference <= 1e-5
+
+
+@on_tensorflow
+@pytest.mark.parametrize(("builder", "quantization"), [("gMLP", "dynamic"), ("gMLP", "int8"), ("ResMLP", "int8")])
+def test_smaller_numbers_where_all_positions_are_mixed(builder, quantization, randomize, photographs, tmp_path):
+    network = randomize(small(builder, dim=64, input_shape=(16, 16, 3), patch_size=4))
+    network.pixels = PIXELS
+    report = export_model(
+        network, tmp_path / "small.tflite", quantization=quantization, images=photographs,
+        representative_data=photographs if quantization == "int8" else None, raw_pixels=quantization == "int8",
+    )  # fmt: skip
+    assert 1e-6 < report.max_difference < {"dynamic": 0.05, "int8": 0.1}[quantization]
+    assert np.int8 in types_of(tmp_path / "small.tflite")
 
 
 def types_of(path):
@@ -176,7 +211,10 @@ def taps_of(path):
 
 
 @pytest.mark.backend_independent
-def test_onnx_in_eight_bits(network, photographs, tmp_path):
+@pytest.mark.parametrize("builder", ["SplitMixerI", "gMLP"])
+def test_onnx_in_eight_bits(builder, randomize, photographs, tmp_path):
+    network = randomize(small(builder, input_shape=(16, 16, 3)))
+    network.pixels = PIXELS
     for quantization, tolerance in (("dynamic", 0.05), ("int8", 0.1)):
         report = export_model(
             network, tmp_path / f"{quantization}.onnx", quantization=quantization, images=photographs,

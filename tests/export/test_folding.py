@@ -9,9 +9,10 @@ import keras
 import numpy as np
 import pytest
 from keras import ops
-from small_networks import for_every_builder, small
+from small_networks import for_all_builders, small
 
 import keras_mixers
+from keras_mixers import layers
 from keras_mixers.export.folding import Form, Writer, kernel_blocks, lower
 from keras_mixers.layers.normalization import BatchNormalization
 
@@ -30,6 +31,7 @@ OPTIONS = {
 
 
 def images_of(network, rng, size=(10, 12)):
+    size = size if None in network.image_sides else network.image_sides
     channels_first = network.input_shape[1] == 3
     return rng.normal(size=(2, 3, *size) if channels_first else (2, *size, 3)).astype("float32")
 
@@ -49,15 +51,17 @@ def norms(network):
     return [layer.gamma.shape[0] for layer in network._flatten_layers() if isinstance(layer, kinds)]
 
 
-@for_every_builder
+@for_all_builders
 def test_gives_what_the_network_gives(builder, randomize, rng):
     network = randomize(small(builder))
-    assert_equal_outputs(network, keras_mixers.fold(network), images_of(network, rng))
+    folded = keras_mixers.fold(network)
+    assert not any(type(layer).__module__.startswith("keras_mixers") for layer in folded._flatten_layers())
+    assert_equal_outputs(network, folded, images_of(network, rng))
 
 
 @pytest.mark.backend_independent
 @pytest.mark.parametrize("options", OPTIONS)
-@pytest.mark.parametrize("builder", ["ConvMixer", "SplitMixerI", "SplitMixerV"])
+@pytest.mark.parametrize("builder", ["ConvMixer", "SplitMixerI", "SplitMixerV", "gMixer", "ResMLP", "gMLP"])
 def test_gives_what_every_network_gives_in_every_form(builder, options, randomize, rng):
     network = randomize(small(builder, **OPTIONS[options]))
     images = images_of(network, rng)
@@ -67,6 +71,7 @@ def test_gives_what_every_network_gives_in_every_form(builder, options, randomiz
         Form(multiply_add="depthwise"),
         Form(folded=False),
         Form(units=False),
+        Form(dense=False, multiply_add="depthwise", units=False),
     ):
         assert_equal_outputs(network, lower(network, form), images)
 
@@ -80,6 +85,41 @@ def test_less_is_left_to_do(randomize):
     assert norms(split_mixer) == [12] * 10
     assert sorted(norms(keras_mixers.fold(split_mixer))) == [4] * 3 + [12] * 3  # of each block the unmixed third
     assert norms(keras_mixers.fold(randomize(keras_mixers.SplitMixerV(12, 3, ratio=2 / 3)))) == [12] * 3
+
+
+@pytest.mark.backend_independent
+def test_scales_and_shifts_go_into_products_over_channels(randomize):
+    """A layer norm's before an MLP over channels and before the head, ResMLP's affine ones and its LayerScale."""
+
+    def scaled(network):
+        found = [layer for layer in network._flatten_layers() if isinstance(layer, keras.layers.LayerNormalization)]
+        return [layer.gamma is not None for layer in found]
+
+    mixer = randomize(small("MLPMixer"))
+    assert scaled(keras_mixers.fold(mixer)) == [True, False] * 2 + [False]
+    assert scaled(lower(mixer, Form(folded=False))) == [True] * 5
+    gated = randomize(small("gMLP"))
+    assert scaled(keras_mixers.fold(gated)) == [False, True] * 2 + [False]
+    residual = randomize(small("ResMLP"))
+    assert norms(keras_mixers.fold(residual)) == [12] * 4  # before and after the product over the positions
+    assert norms(lower(residual, Form(folded=False))) == [12] * 9
+
+
+@pytest.mark.backend_independent
+def test_products_over_positions_beside_convolutions(randomize, rng):
+    def spatial(block, **shared):
+        return layers.SpatialMixer2D(3, **shared) if block == 1 else layers.TokenMLP(8, **shared)
+
+    def channel(block, **shared):
+        return layers.ChannelMLP(24, **shared) if block == 1 else layers.ChannelSplitMixerI(2 / 3, block, **shared)
+
+    for top in (True, False):
+        network = randomize(keras_mixers.IsotropicMixer(
+            12, 3, input_shape=(8, 10, 3), spatial_mixer=spatial, channel_mixer=channel, residual="both",
+            include_top=top, data_format="channels_last",
+        ))  # fmt: skip
+        for form in (Form(), Form(dense=False), Form(data_format="channels_first", folded=False)):
+            assert_equal_outputs(network, lower(network, form), images_of(network, rng))
 
 
 KERNELS = {

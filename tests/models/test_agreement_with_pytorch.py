@@ -43,4 +43,6 @@ def test_the_page_has_every_network_backend_and_data_format():
     for row in rows:
         found = [float(value) for cell in row[1:] for value in cell.split(" / ")]
         assert len(found) == 2 * len(columns)
-        assert 0 < min(found) <= max(found) <= agreement.TOLERANCE
+        # MLP-Mixers on PyTorch are computed by the very operations of theirs: features agree to the bit.
+        assert min(found) >= 0
+        assert 0 < max(found) <= agreement.TOLERANCE

@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from small_networks import for_every_builder, small
+from small_networks import for_all_builders, small
 
 import keras_mixers
 from keras_mixers import feature_extractor, feature_pyramid
@@ -51,13 +51,13 @@ def assert_equal_maps(maps, expected, **tolerance):
 
 def assert_taps_are_layers(model, images):
     expected = one_by_one(model, images)
-    expected = {name: expected[name] for name in ["patch_embed", *BLOCKS, "pool"] if name in expected}
+    expected = {name: expected[name] for name in ["patch_embed", *BLOCKS, "norm", "pool"] if name in expected}
     assert len(expected) >= 5
     for maps in both_ways(feature_extractor(model), images):
         assert_equal_maps(maps, expected)
 
 
-@for_every_builder
+@for_all_builders
 def test_taps_are_what_layers_compute_one_by_one(builder, images, randomize):
     assert_taps_are_layers(randomize(small(builder)), images)
 
@@ -156,6 +156,14 @@ def test_a_pyramid_is_one_map_averaged_and_interpolated(layer, size, rng, random
     for found in both_ways(pyramid, images):
         assert_equal_maps(found, expected)
         assert all(x.shape[1:3] == tuple(side // int(name[7:]) for side in size) for name, x in found.items())
+
+
+@pytest.mark.backend_independent
+@pytest.mark.parametrize("last", ["norm", "block_1_channel"])
+def test_a_pyramid_is_of_the_norm_after_the_last_block(last, images, randomize):
+    model = randomize(small("gMLP", final_normalization="layer" if last == "norm" else None))
+    expected = feature_pyramid(model, last, strides=(2, 4)).predict(images, verbose=0)
+    assert_equal_maps(feature_pyramid(model, strides=(2, 4)).predict(images, verbose=0), expected)
 
 
 @pytest.mark.backend_independent

@@ -26,7 +26,8 @@ from keras_mixers.training.results import read_results
 
 BACKEND = keras.backend.backend()
 TESTS = Path(__file__).parents[1]
-shares = pytest.mark.skipif(BACKEND == "torch", reason="Keras's trainer has no DistributedDataParallel")
+shares = pytest.mark.skipif(BACKEND == "torch", reason="a process has one device on PyTorch")
+on_torch = pytest.mark.skipif(BACKEND != "torch", reason="a process has several devices, which other tests train on")
 
 
 def environment(**more):
@@ -42,8 +43,8 @@ def free_ports(count):
     return ports
 
 
-def start(directory, case, processes=1, **more):
-    """Starts the processes of a run, each with its own view of the others."""
+def start(directory, *cases, processes=1, **more):
+    """Starts the processes of runs, each with its own view of the others."""
     addresses = [f"127.0.0.1:{port}" for port in free_ports(processes)]
     started = []
     for i in range(processes):
@@ -53,16 +54,20 @@ def start(directory, case, processes=1, **more):
             task = {"type": "worker" if i else "chief", "index": max(i - 1, 0)}
             cluster = {"chief": addresses[:1], "worker": addresses[1:]}
             others = {"TF_CONFIG": json.dumps({"cluster": cluster, "task": task})}
+        elif BACKEND == "torch":
+            host, port = addresses[0].split(":")
+            others = {"MASTER_ADDR": host, "MASTER_PORT": port, "WORLD_SIZE": str(processes), "RANK": str(i)}
+            others["OMP_NUM_THREADS"] = "1"  # as torchrun sets it
         else:
             others = {"JOB_ADDRESSES": addresses[0], "NUM_PROCESSES": str(processes), "PROCESS_ID": str(i)}
             others = {f"KERAS_DISTRIBUTION_{name}": value for name, value in others.items()}
-        command = [sys.executable, str(TESTS / "training" / "shared_run.py"), str(directory), case]
+        command = [sys.executable, str(TESTS / "training" / "shared_run.py"), str(directory), *cases]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
         started.append(subprocess.Popen(command, env=environment(**others, **more), **pipes))
     return started
 
 
-def outputs(processes, seconds=200):
+def outputs(processes, seconds=400):
     """Waits for processes; returns what each printed."""
     try:
         return [process.communicate(timeout=seconds)[0] for process in processes]
@@ -78,6 +83,21 @@ def last_lines(processes):
     return [output.splitlines()[-1] for output in printed]
 
 
+def wait_until(condition, processes, seconds=300):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline or any(process.poll() is not None for process in processes):
+            for process in processes:
+                process.kill()
+            pytest.fail("\n".join(outputs(processes)))
+        time.sleep(0.1)
+
+
+def is_stopped(process):
+    """Whether a process has got SIGSTOP."""
+    return subprocess.check_output(["ps", "-o", "state=", "-p", str(process)], text=True).startswith("T")
+
+
 def assert_same_history(directory, expected, tolerance=1e-4):
     assert_same_curve(SimpleNamespace(history=read_history(directory / "history.csv")), expected, tolerance=tolerance)
 
@@ -91,36 +111,74 @@ def alone(tmp_path_factory):
 @pytest.mark.parametrize("case", ["everything"] if BACKEND == "jax" else ["everything", "float16"])
 def test_two_devices_train_as_one(case, tmp_path):
     expected = train_case(tmp_path / "one", case)
-    (line,) = last_lines(start(tmp_path / "two", case, SHARED_RUN_DEVICES="2"))
+    (line,) = last_lines(start(tmp_path, case, SHARED_RUN_DEVICES="2"))
     assert line.endswith("devices 2")
-    assert_same_history(tmp_path / "two", expected, 1e-4 if case != "float16" else 1e-2)
-    metrics = json.loads((tmp_path / "two" / "metrics.json").read_text())
+    assert_same_history(tmp_path / case, expected, 1e-4 if case != "float16" else 1e-2)
+    metrics = json.loads((tmp_path / case / "metrics.json").read_text())
     assert metrics["top1"] == pytest.approx(expected.metrics["top1"], abs=1e-6)
 
 
-@shares
-@pytest.mark.parametrize("devices", ["2"] if BACKEND == "jax" else ["1"])  # a TensorFlow process has one CPU
+# A TensorFlow or PyTorch process has one device on a CPU.
+@pytest.mark.parametrize("devices", ["2"] if BACKEND == "jax" else ["1"])
 def test_two_processes_train_as_one_and_the_first_writes(devices, alone, tmp_path):
-    first, second = last_lines(start(tmp_path / "run", "plain", processes=2, SHARED_RUN_DEVICES=devices))
+    first, second = last_lines(start(tmp_path, "plain", processes=2, SHARED_RUN_DEVICES=devices))
     assert first == second
     assert first.endswith(f"devices {2 * int(devices)}")
-    assert_same_history(tmp_path / "run", alone)
+    assert_same_history(tmp_path / "plain", alone)
 
 
-@shares
+def test_four_processes_train_as_one(tmp_path):
+    lines = last_lines(start(tmp_path, "convmixer", processes=4))
+    assert len(set(lines)) == 1
+    assert lines[0].endswith("devices 4")
+    assert_same_history(tmp_path / "convmixer", train_case(tmp_path / "one", "convmixer"))
+
+
+@on_torch
+def test_processes_share_accumulated_gradients_averaged_weights_and_skipped_steps(tmp_path):
+    """In one run after the other, as `reproduce` has them; in float16 the first steps are skipped."""
+    cases = {"accumulated": 1e-4, "muon": 1e-4, "bfloat16": 1e-2, "float16": 1e-2}
+    last_lines(start(tmp_path, *cases, processes=2))
+    for case, tolerance in cases.items():
+        expected = train_case(tmp_path / "one" / case, case)
+        assert_same_history(tmp_path / case, expected, tolerance)
+
+
 @pytest.mark.parametrize("victim", [0, 1])
-def test_a_killed_process_ends_the_other_with_a_message(victim, tmp_path):
-    processes = start(tmp_path / "run", "long", processes=2)
-    deadline = time.monotonic() + 120
-    while not list((tmp_path / "run" / "checkpoints").glob("epoch_*_step_000000.npz")):
-        assert time.monotonic() < deadline
-        assert all(process.poll() is None for process in processes), outputs(processes)
-        time.sleep(0.2)
+def test_a_killed_process_ends_the_other_with_a_message_and_both_resume(victim, alone, tmp_path):
+    processes = start(tmp_path, "plain", processes=2, SHARED_RUN_HALTS=str(victim))
+    wait_until(lambda: is_stopped(processes[victim].pid), processes)
     processes[victim].send_signal(signal.SIGKILL)
     other = processes[1 - victim]
-    printed = outputs([other], seconds=60)[0]
+    printed = outputs([other], seconds=120)[0]
     assert other.returncode != 0
     assert re.search(r"lost another one, which has ended or cannot be reached|another task died", printed), printed
+    last_lines(start(tmp_path, "plain", processes=2, SHARED_RUN_RESUME="1"))
+    assert_same_history(tmp_path / "plain", alone)
+
+
+@on_torch
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_process_that_gives_no_sign_of_life_ends_the_other_with_a_message(victim, tmp_path):
+    """As one on a machine that is gone: its connections stay open."""
+    processes = start(tmp_path, "plain", processes=2, SHARED_RUN_HALTS=str(victim))
+    wait_until(lambda: is_stopped(processes[victim].pid), processes)
+    began, other = time.monotonic(), processes[1 - victim]
+    printed = outputs([other], seconds=120)[0]
+    processes[victim].kill()
+    assert time.monotonic() - began < 30  # 8 s without a sign, and what a busy machine takes
+    assert other.returncode == 1
+    assert "lost another one, which has ended or cannot be reached" in printed, printed
+
+
+@on_torch
+def test_one_process_that_is_asked_to_stop_stops_all_within_an_epoch(alone, tmp_path):
+    processes = start(tmp_path, "plain", processes=2, SHARED_RUN_ASKED="1")
+    for printed in outputs(processes):
+        assert "Stopped in epoch 2 after 2 batches; --resume continues from" in printed
+    assert [path.name for path in (tmp_path / "plain" / "checkpoints").glob("epoch_0001_step_000002.npz")]
+    last_lines(start(tmp_path, "plain", processes=2, SHARED_RUN_RESUME="1"))
+    assert_same_history(tmp_path / "plain", alone)
 
 
 @pytest.mark.backend_independent
@@ -140,12 +198,11 @@ def test_only_what_an_engine_says_of_its_peers_is_a_lost_process():
         assert (raised.value is error) == (told is None)
 
 
-@shares
 def test_a_run_of_one_is_resumed_by_two(alone, tmp_path):
     with pytest.raises(KeyboardInterrupt):
-        train_case(tmp_path / "run", "plain", callbacks=[BreakOff(2, 0)])
-    last_lines(start(tmp_path / "run", "plain", processes=2, SHARED_RUN_RESUME="1"))
-    assert_same_history(tmp_path / "run", alone)
+        train_case(tmp_path / "plain", "plain", callbacks=[BreakOff(2, 0)])
+    last_lines(start(tmp_path, "plain", processes=2, SHARED_RUN_RESUME="1"))
+    assert_same_history(tmp_path / "plain", alone)
 
 
 @pytest.mark.parametrize(("process", "rows"), [(0, 1), (1, 0)])
@@ -158,15 +215,10 @@ def test_the_first_of_several_processes_keeps_the_results(process, rows, monkeyp
     assert len(read_results(results)) == rows
 
 
-@pytest.mark.skipif(BACKEND != "torch", reason="the other two share runs")
-def test_pytorch_refuses_and_names_the_two_that_share_runs(monkeypatch, tmp_path):
-    with pytest.raises(ValueError, match=r"devices must be 1 on PyTorch, got devices=2: .*KERAS_BACKEND to jax or ten"):
+@on_torch
+def test_pytorch_names_torchrun_where_a_process_should_have_two_devices(tmp_path):
+    with pytest.raises(ValueError, match=r"devices must be 1 on PyTorch, got devices=2: .*--nproc-per-node 2"):
         fit(RECIPE, output_dir=tmp_path, devices=2)
-    with pytest.raises(ValueError, match=r"cannot train on PyTorch here: .*; set KERAS_BACKEND to jax or tensorflow"):
-        join_processes("127.0.0.1:1", 2, 0)
-    monkeypatch.setenv("WORLD_SIZE", "2")  # as torchrun sets it
-    with pytest.raises(ValueError, match=r"cannot train on PyTorch here"):
-        fit(RECIPE, output_dir=tmp_path)
     assert not list(tmp_path.iterdir())
 
 
@@ -189,7 +241,7 @@ def test_refuses_what_devices_cannot_share():
             shared_batch_size(replace(RECIPE, **changes), devices)
 
 
-@pytest.mark.skipif(BACKEND != "jax", reason="TensorFlow reads TF_CONFIG")
+@pytest.mark.skipif(BACKEND == "tensorflow", reason="TensorFlow reads TF_CONFIG")
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -206,9 +258,9 @@ def test_refuses_processes_that_are_not_described(arguments, message):
         join_processes(*arguments)
 
 
-@pytest.mark.skipif(BACKEND != "jax", reason="TensorFlow reads TF_CONFIG")
+@pytest.mark.skipif(BACKEND == "tensorflow", reason="TensorFlow reads TF_CONFIG")
 def test_says_that_nobody_listens_at_the_coordinators_address(monkeypatch):
-    monkeypatch.setattr("keras_mixers.training.devices_on_jax.JOINING_SECONDS", 0.2)
+    monkeypatch.setattr(f"keras_mixers.training.devices_on_{BACKEND}.JOINING_SECONDS", 0.2)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
@@ -218,7 +270,7 @@ def test_says_that_nobody_listens_at_the_coordinators_address(monkeypatch):
             join_processes(address, 2, 1)
 
 
-@pytest.mark.skipif(BACKEND != "tensorflow", reason="JAX has these arguments")
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="JAX and PyTorch have these arguments")
 def test_tensorflow_names_its_own_way(monkeypatch, tmp_path):
     with pytest.raises(ValueError, match=r"environment variable TF_CONFIG"):
         join_processes("127.0.0.1:1", 2, 0)

@@ -19,6 +19,8 @@ MIXERS = {
     "three that overlap": lambda block, **shared: layers.ChannelSplitMixer(3, 1 / 2, **shared),
     "shuffled": lambda block, **shared: layers.ChannelSplitMixer(3, shared=True, shuffle=True, **shared),
     "one of three, shuffled": lambda block, **shared: layers.ChannelSplitMixer(3, block=block, shuffle=True, **shared),
+    "MLP": lambda block, **shared: layers.ChannelMLP(24, **shared),
+    "gated by positions": lambda block, **shared: layers.SpatialGatingMLP(24, **shared),
     "strided": lambda block, **shared: layers.ChannelStrideMixer(6, 2, **shared),
 }
 
@@ -28,7 +30,7 @@ MIXERS = {
 def test_is_what_changes(mixer, residual, randomize, rng):
     model = IsotropicMixer(
         12, 3, 1, spatial_mixer=None, channel_mixer=MIXERS[mixer], residual=residual, activation="tanh",
-        data_format="channels_last",
+        data_format="channels_last", input_shape=(1, 1, 3),
     )  # fmt: skip
     randomize(model)
     x = rng.normal(size=12)
@@ -54,5 +56,7 @@ def test_information_crosses_only_where_segments_overlap():
 def test_refusals():
     with pytest.raises(ValueError, match="model must have channel mixers"):
         reachable_channels(keras.Sequential([keras.Input((8,)), keras.layers.Dense(2)]))
+    with pytest.raises(ValueError, match="mixer must be a channel mixer of keras_mixers, got TokenLinear"):
+        mixed_channels(small("ResMLP").get_layer("block_0_spatial"), 12)
     with pytest.raises(ValueError, match="mixer must be a channel mixer of keras_mixers, got SpatialMixer1D"):
         mixed_channels(small().get_layer("block_0_spatial"), 12)

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 import reference
-from small_networks import BUILDERS, small
+from small_networks import MLP_BUILDERS, for_all_builders, small
 
 import keras_mixers
 from keras_mixers.visualize import class_activation_map, class_maps, grad_cam
@@ -25,13 +25,25 @@ def bias(model):
     return keras.ops.convert_to_numpy(model.get_layer("head").bias)
 
 
-@pytest.mark.parametrize("builder", BUILDERS)
+@for_all_builders
 def test_parts_sum_to_the_logit_less_its_bias(builder, images, randomize):
-    model = randomize(small(builder))
+    model = randomize(small(builder, input_shape=(16, 12, 3)))
     maps = class_activation_map(model, images, CLASS)
     assert maps.shape == (3, 8, 6)
     expected = logits(model, images)[:, CLASS] - bias(model)[CLASS]
     np.testing.assert_allclose(maps.mean((1, 2)) * 8 * 6, expected, atol=1e-4)
+
+
+@pytest.mark.backend_independent
+@pytest.mark.parametrize("builder", MLP_BUILDERS)
+def test_grad_cam_before_the_mean_is_their_positive_part(builder, images, randomize):
+    """The mean is of the norm's output; from before the norm the gradient differs from patch to patch."""
+    model = randomize(small(builder, input_shape=(16, 12, 3)))
+    expected = class_activation_map(model, images, CLASS).clip(0)
+    np.testing.assert_allclose(grad_cam(model, images, CLASS), expected, atol=1e-5)
+    np.testing.assert_allclose(grad_cam(model, images, CLASS, "norm"), expected, atol=1e-5)
+    if builder != "ResMLP":  # whose norm is linear
+        assert np.abs(grad_cam(model, images, CLASS, "block_1_channel") - expected).max() > 1e-3
 
 
 @pytest.mark.backend_independent

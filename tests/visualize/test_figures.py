@@ -5,7 +5,7 @@ import itertools
 import keras
 import numpy as np
 import pytest
-from small_networks import BUILDERS, small
+from small_networks import MLP_BUILDERS, for_all_builders, small
 
 import keras_mixers
 from keras_mixers import visualize
@@ -73,10 +73,11 @@ def test_is_written_with_all_words_inside_and_apart(figure, model, tmp_path, mon
 
 
 @pytest.mark.backend_independent
-@pytest.mark.parametrize("builder", BUILDERS)
+@for_all_builders
 def test_every_network_can_be_drawn(builder, randomize):
-    model = randomize(small(builder))
-    for draw in (visualize.patch_embedding, visualize.depthwise_kernels, visualize.channel_reach):
+    model = randomize(small(builder, input_shape=(16, 16, 3)))
+    kernels = visualize.token_kernels if builder in MLP_BUILDERS else visualize.depthwise_kernels
+    for draw in (visualize.patch_embedding, kernels, visualize.channel_reach):
         assert draw(model).axes
     image = np.random.default_rng(0).normal(size=(16, 16, 3)).astype("float32")
     assert len(visualize.feature_maps(model, image).axes) == 4  # the image, the embedding, two blocks
@@ -153,6 +154,39 @@ def test_pairs_of_kernels_are_bars_beside_their_product(randomize):
     np.testing.assert_array_equal(red, np.outer(height, width) > 0)
 
 
+@pytest.mark.parametrize(
+    ("builder", "mixer", "product"),
+    [
+        ("MLPMixer", "block_1_spatial", "hidden_dense"),
+        ("ResMLP", "block_1_spatial", "product"),
+        ("gMLP", "block_1_channel", "gate_dense"),
+    ],
+)
+def test_weights_for_positions_lie_in_the_grid(builder, mixer, product, randomize):
+    from matplotlib import colormaps
+
+    model = randomize(small(builder, dim=80))  # 40 hidden units in an MLP-Mixer, for a grid of 4 × 5
+    kernel = keras.ops.convert_to_numpy(getattr(model.get_layer(mixer), product).kernel)
+    units = kernel.shape[1]
+    (axes,) = visualize.token_kernels(model, blocks=[1]).axes
+    shown = tiles_of_a_grid(axes.images[0].get_array(), units, (4, 5))
+    for unit in (0, 1, units - 1):
+        expected = kernel[:, unit].reshape(4, 5) / np.abs(kernel[:, unit]).max()
+        np.testing.assert_allclose(shown[unit], colormaps["RdBu_r"](0.5 + 0.5 * expected)[..., :3], atol=0.01)
+    assert len(visualize.token_kernels(model, units=9).axes) == 2
+    chosen = np.sort(np.random.default_rng(3).permutation(units)[:9])
+    (axes,) = visualize.token_kernels(model, blocks=[1], units=9, seed=3).axes
+    np.testing.assert_array_equal(tiles_of_a_grid(axes.images[0].get_array(), 9, (4, 5)), shown[chosen])
+
+
+def tiles_of_a_grid(picture, count, grid):
+    """Cut a mosaic of tiles of 4 × 5 positions, each enlarged to four pixels, into these positions."""
+    height, width = 4 * grid[0] + 2, 4 * grid[1] + 2
+    rows, columns = picture.shape[0] // height, picture.shape[1] // width
+    cut = picture.reshape(rows, height, columns, width, 3).swapaxes(1, 2).reshape(-1, height, width, 3)
+    return cut[:count, 1:-1:4, 1:-1:4]
+
+
 @pytest.mark.backend_independent
 def test_curves_of_a_run_and_of_model_fit(rng):
     figure = visualize.training_curves(ROWS)
@@ -212,6 +246,12 @@ REFUSED = {  # message: call
     "model must have a PatchEmbed": lambda model: visualize.patch_embedding(BARE),
     "model must have spatial mixers": lambda model: visualize.depthwise_kernels(BARE),
     r"blocks must be from 0 to 7 .* got blocks=\[8\]": lambda model: visualize.depthwise_kernels(model, blocks=[8]),
+    "model must mix all positions, as MLP-Mixer, ResMLP and gMLP do": visualize.token_kernels,
+    "model must have spatial mixers, as ConvMixer and SplitMixer do": lambda model: visualize.depthwise_kernels(
+        small("gMLP")
+    ),
+    r"blocks must be from 0 to 1 .* got blocks=\[2\]": lambda model: visualize.token_kernels(small("gMLP"), [2]),
+    "units must be": lambda model: visualize.token_kernels(small("gMLP"), units=0),
     "kernels must be": lambda model: visualize.depthwise_kernels(model, kernels=-1),
     "did you mean 'block_0_channel'": lambda model: visualize.feature_maps(model, IMAGE, ["block_0_chanel"]),
     "layers must give feature maps, got 'pool'": lambda model: visualize.feature_maps(model, IMAGE, ["pool"]),

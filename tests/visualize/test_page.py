@@ -85,6 +85,13 @@ def test_leaves_out_what_a_network_does_not_have(randomize, tmp_path):
     assert "training_curves.png" not in page.images
 
 
+def test_of_a_network_that_mixes_all_positions(randomize, tmp_path):
+    image = np.random.default_rng(0).normal(size=(8, 10, 3)).astype("float32")
+    page = Page(write_page(randomize(small("ResMLP")), image, tmp_path / "page").read_text())
+    assert "token_kernels.png" in page.images
+    assert "depthwise_kernels.png" not in page.images
+
+
 def test_is_written_whole_or_not_at_all(model, tmp_path, monkeypatch):
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "mine.txt").touch()
