@@ -160,8 +160,8 @@ def activate(x: Any, activation: Callable) -> Any:
 
 
 def layer_norm(x: Any, gamma: Any, beta: Any, epsilon: float) -> Any:
-    gamma, beta = map(ops.convert_to_tensor, (gamma, beta))
     wide = x.to(torch.promote_types(x.dtype, torch.float32))
+    gamma, beta = (ops.convert_to_tensor(value).to(wide.dtype) for value in (gamma, beta))
     return torch.nn.functional.layer_norm(wide, gamma.shape, gamma, beta, epsilon).to(x.dtype)
 
 
