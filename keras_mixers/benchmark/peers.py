@@ -1,4 +1,4 @@
-"""What our networks are measured against: ConvMixer and SplitMixer-I in plain Keras, in plain PyTorch, and kimm's.
+"""What our networks are measured against: the same in plain Keras, in plain PyTorch, and kimm's.
 
 PyTorch and kimm are imported where they are used.
 """
@@ -15,6 +15,7 @@ import keras
 from keras import layers
 
 from keras_mixers import backends
+from keras_mixers.benchmark.mlp_peers import BUILDERS, MLPSizes, keras_mlp_network, mlp_sizes_of, torch_mlp_network
 from keras_mixers.layers.validation import check_choice
 from keras_mixers.models import ConvMixer, SplitMixerI, get_preset
 
@@ -55,18 +56,20 @@ KIMM_MODELS = {
 }
 
 
-def sizes_of(name: str) -> Sizes:
-    """Returns the sizes of a ConvMixer or a SplitMixer-I of the table.
+def sizes_of(name: str) -> Sizes | MLPSizes:
+    """Returns the sizes of a network of the table whose builder has peers.
 
     Example:
         >>> sizes_of("splitmixer_i_256_8").segment(block=1)
         (86, 256)
     """
     preset = get_preset(name)
+    if preset.builder in BUILDERS:
+        return mlp_sizes_of(preset)
     if preset.builder not in (ConvMixer, SplitMixerI):
         raise ValueError(
-            f"Peers exist for ConvMixer and SplitMixerI, got {name!r}, which {preset.builder.__name__} builds; it is "
-            "measured alone."
+            f"Peers exist for ConvMixer, SplitMixerI, MLPMixer, ResMLP and gMLP, got {name!r}, which "
+            f"{preset.builder.__name__} builds; it is measured alone."
         )
     others = {name: value for name, value in preset.arguments.items() if name != preset.builder.blocks_argument}
     return Sizes(blocks=preset.blocks, **others)
@@ -92,8 +95,11 @@ def check_peer(peer: str) -> str:
     return peer
 
 
-def keras_network(sizes: Sizes, image_size: int, dtype: str = "float32") -> keras.Model:
+def keras_network(sizes: Sizes | MLPSizes, image_size: int, dtype: str = "float32") -> keras.Model:
     """Makes the network of plain Keras layers, channels last, for square images of `image_size` pixels a side."""
+    if isinstance(sizes, MLPSizes):
+        with _dtype_policy(dtype):
+            return keras_mlp_network(sizes, image_size)
     last = {"data_format": "channels_last"}
 
     def post_norm(x: Any) -> Any:
@@ -122,11 +128,14 @@ def keras_network(sizes: Sizes, image_size: int, dtype: str = "float32") -> kera
         return keras.Model(image, layers.Dense(sizes.num_classes)(x))
 
 
-def torch_network(sizes: Sizes) -> "torch.nn.Module":
+def torch_network(sizes: Sizes | MLPSizes, image_size: int = 224) -> "torch.nn.Module":
     """Makes the network in PyTorch as both papers print it, one `nn.Sequential` whose weights have layout "convmixer".
 
-    It takes (batch, 3, height, width), in either memory format.
+    It takes (batch, 3, height, width), in either memory format. MLP-Mixer and its kin are `torch_mlp_network`, for
+    images of `image_size` pixels a side.
     """
+    if isinstance(sizes, MLPSizes):
+        return torch_mlp_network(sizes, image_size)
     import torch
     from torch import nn
 
@@ -171,7 +180,7 @@ def torch_network(sizes: Sizes) -> "torch.nn.Module":
     )
 
 
-def check_kimm(sizes: Sizes, image_size: int) -> str:
+def check_kimm(sizes: Sizes | MLPSizes, image_size: int) -> str:
     """Returns the name of kimm's class of these sizes, if there is one that takes such images."""
     if sizes not in KIMM_MODELS:
         raise ValueError(

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 
 from keras_mixers import backends
+from keras_mixers.benchmark.mlp_peers import MLPSizes
 from keras_mixers.benchmark.peers import PEERS, check_kimm, keras_network, kimm_network, sizes_of, torch_network
 from keras_mixers.layers.validation import DTYPE_POLICIES, check_choice, check_positive_int
 from keras_mixers.models import create_model, get_preset
@@ -76,7 +77,8 @@ def choose_subjects(task: Task, peers: Sequence[str]) -> tuple[list[str], list[s
             sizes = sizes_of(task.model)
             if peer == "kimm":
                 check_kimm(sizes, task.image_size)
-            names += PEERS[peer]
+            # Only the stem of an MLP-Mixer has a memory format.
+            names += [each for each in PEERS[peer] if not (isinstance(sizes, MLPSizes) and "channels_last" in each)]
         except ValueError as error:
             refusals.append(str(error))
     return names, refusals
@@ -126,7 +128,7 @@ def _torch_subject(name: str, task: Task, images: np.ndarray, labels: np.ndarray
     _, execution, layout = name.split()
     place = "cuda" if backends.device() == "gpu" else "cpu"
     memory_format = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}[layout]
-    network = torch_network(sizes_of(task.model)).to(place, memory_format=memory_format)
+    network = torch_network(sizes_of(task.model), task.image_size).to(place, memory_format=memory_format)
     x = torch.from_numpy(images.transpose(0, 3, 1, 2)).to(place).contiguous(memory_format=memory_format)
     y = torch.from_numpy(labels).to(place)
     forward = torch.compile(network) if execution == "compiled" else network

@@ -1,13 +1,15 @@
 """Peers are the same networks: our numbers of parameters, and our logits with our weights."""
 
 import importlib.util
+import itertools
 
 import keras
 import numpy as np
 import pytest
 
-from keras_mixers import ConvMixer, SplitMixerI, load_torch_weights
+from keras_mixers import ConvMixer, MLPMixer, ResMLP, SplitMixerI, gMLP, load_torch_weights
 from keras_mixers.benchmark import peers
+from keras_mixers.benchmark.mlp_peers import MLPSizes
 from keras_mixers.benchmark.peers import Sizes, check_kimm, check_peer, keras_network, sizes_of, torch_network
 from keras_mixers.models import PRESETS
 
@@ -16,6 +18,9 @@ SMALL = {
     "ConvMixer": Sizes(8, 2, 3, 2, 5),
     "ConvMixer with ReLU and an even kernel": Sizes(8, 2, 4, 2, 5, activation="relu"),
     "SplitMixerI": Sizes(10, 3, 3, 2, 5, ratio=2 / 3),
+    "MLPMixer": MLPSizes("MLP-Mixer", 16, 2, 2, 5, token_hidden=8, channel_hidden=64),  # as many channels as patches
+    "ResMLP": MLPSizes("ResMLP", 10, 3, 2, 5, token_hidden=0, channel_hidden=40),
+    "gMLP": MLPSizes("gMLP", 10, 3, 2, 5, token_hidden=0, channel_hidden=60),
 }
 
 
@@ -30,6 +35,10 @@ def images(rng):
 
 
 def our_network(sizes):
+    if isinstance(sizes, MLPSizes):
+        build = {"MLP-Mixer": MLPMixer, "ResMLP": ResMLP, "gMLP": gMLP}[sizes.family]
+        patches = {"input_shape": SHAPE, "data_format": "channels_last"}
+        return build(sizes.dim, sizes.blocks, sizes.patch_size, sizes.num_classes, **patches)
     options = {"input_shape": SHAPE, "activation": sizes.activation, "data_format": "channels_last"}
     arguments = (sizes.dim, sizes.blocks, sizes.kernel_size, sizes.patch_size, sizes.num_classes)
     if sizes.ratio is None:
@@ -40,7 +49,8 @@ def our_network(sizes):
 def test_keras_network_has_our_logits_with_our_weights(sizes, images, randomize):
     ours, plain = randomize(our_network(sizes)), keras_network(sizes, SHAPE[0])
     assert plain.count_params() == ours.count_params()
-    for weight, value in zip(plain.weights, [w for layer in ours.layers for w in layer.weights], strict=True):
+    in_order = (sorted(layer.weights, key=lambda weight: weight.name == "scale") for layer in ours.layers)
+    for weight, value in zip(plain.weights, itertools.chain(*in_order), strict=True):
         assert weight.name == value.name
         weight.assign(keras.ops.convert_to_numpy(value).reshape(weight.shape))
     np.testing.assert_allclose(plain.predict_on_batch(images), ours.predict_on_batch(images), atol=1e-4, rtol=1e-4)
@@ -50,7 +60,10 @@ def test_keras_network_has_our_logits_with_our_weights(sizes, images, randomize)
 def test_torch_network_has_our_logits_with_our_weights(sizes, images, memory_format):
     torch = pytest.importorskip("torch")
     torch.manual_seed(0)
-    network = torch_network(sizes)
+    network = torch_network(sizes, SHAPE[0])
+    for parameter in network.parameters():
+        if parameter.ndim < 4 and not isinstance(network, torch.nn.Sequential):  # gates and scales start near 0
+            torch.nn.init.uniform_(parameter, -0.5, 0.5)
     for module in network.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             for values in (module.weight, module.bias, module.running_mean, module.running_var):
@@ -75,7 +88,10 @@ def test_dtype_policy_is_the_networks_alone(sizes):
 def test_sizes_are_the_tables():
     assert sizes_of("convmixer_256_8_p2_k5") == Sizes(256, 8, 5, 2, 10)
     assert sizes_of("splitmixer_i_1536_20") == Sizes(1536, 20, 9, 7, 1000, ratio=2 / 3)
-    with pytest.raises(ValueError, match=r"Peers exist for ConvMixer and SplitMixerI, got 'stridemixer_256_8'"):
+    assert sizes_of("mixer_b16") == MLPSizes("MLP-Mixer", 768, 12, 16, 1000, token_hidden=384, channel_hidden=3072)
+    assert sizes_of("gmlp_s16") == MLPSizes("gMLP", 256, 30, 16, 1000, token_hidden=0, channel_hidden=1536)
+    expected = r"Peers exist for ConvMixer, SplitMixerI, MLPMixer, ResMLP and gMLP, got 'stridemixer_256_8'"
+    with pytest.raises(ValueError, match=expected):
         sizes_of("stridemixer_256_8")
 
 
