@@ -22,8 +22,10 @@ IMPORTS = {
     "export/torch_program.py",
     "training/devices_on_jax.py",  # several devices, a file per backend
     "training/devices_on_tensorflow.py",
+    "training/devices_on_torch.py",
     "weights/state_dicts.py",  # PyTorch's files of weights
     "benchmark/peers.py",  # networks of PyTorch, to compare with
+    "benchmark/mlp_peers.py",
     "benchmark/subjects.py",
 }
 NAMES = {"jax", "tensorflow", "torch"}
