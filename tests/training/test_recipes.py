@@ -45,12 +45,21 @@ for dataset, top1s in TOP1.items():
     for name, top1 in zip(NAMES, top1s, strict=False):
         PUBLISHED[f"{dataset}_{name}"] = (*OF_DATASET[dataset], top1)
 
-
-FAST = {f"{dataset}_{name}_fast" for dataset in ("cifar10", "cifar100") for name in NAMES}
+MLPS = {"mlp_mixer": "mlp_mixer_512_8_p4", "resmlp": "resmlp_384_12_p4", "gmlp": "gmlp_128_30_p4"}
+UNPUBLISHED = {f"{dataset}_{name}" for dataset in ("cifar10", "cifar100") for name in MLPS}
+FAST = {f"{dataset}_{name}_fast" for dataset in ("cifar10", "cifar100") for name in (*NAMES, *MLPS)}
 
 
 def test_every_recipe_is_in_this_table():
-    assert set(RECIPES) == {*PUBLISHED, *FAST, "cifar10_smoke", "photos"}
+    assert set(RECIPES) == {*PUBLISHED, *UNPUBLISHED, *FAST, "cifar10_smoke", "photos"}
+
+
+@pytest.mark.parametrize("name", sorted(UNPUBLISHED))
+def test_mlps_are_trained_as_splitmixers(name):
+    dataset, model = name.split("_", 1)
+    assert get_recipe(name) == replace(
+        get_recipe(f"{dataset}_splitmixer_i"), model=MLPS[model], published=None, source=""
+    )
 
 
 @pytest.mark.parametrize("name", sorted(FAST))

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from keras_mixers import create_model
+from keras_mixers.profiling import profile
 from keras_mixers.training.results import read_results
 
 pytestmark = pytest.mark.backend_independent
@@ -41,3 +43,18 @@ def test_training_page_has_the_table_of_the_short_recipes_ingredients():
 def _rows(name):
     with (DOCS / "results" / f"{name}.csv").open(newline="") as file:
         return list(csv.DictReader(file))
+
+
+def test_the_page_shows_the_recorded_comparison_of_the_family():
+    rows = _rows("comparison")
+    assert len(rows) == 6
+    page = (DOCS / "reproduction.md").read_text()
+    for row in rows:
+        seeds = [float(top1) for top1 in row["top1_by_seed"].split()]
+        assert abs(sum(seeds) / 3 - float(row["top1"])) < 0.006
+        costs = f"{float(row['latency_ms']):.2f} | {float(row['images_per_second']):,.0f} | {row['minutes']}"
+        accuracies = f"{float(row['top1']):.2f} | {' '.join(f'{top1:.2f}' for top1 in seeds)}"
+        sizes = f"{int(row['params']):,} | {int(row['macs']):,}"
+        assert f"| `{row['model']}` | {row['family']} | {sizes} | {accuracies} | {costs} |" in page
+        costs_now = profile(create_model(row["model"]))
+        assert (costs_now.params, costs_now.macs) == (int(row["params"]), int(row["macs"]))
