@@ -96,7 +96,8 @@ def ResMLP(
         15350872
     """
     blocks = check_positive_int("blocks", blocks)
-    layer_scale = layer_scale or (1e-4 if blocks <= 18 else 1e-5 if blocks <= 24 else 1e-6)
+    if layer_scale is None:
+        layer_scale = 1e-4 if blocks <= 18 else 1e-5 if blocks <= 24 else 1e-6
     options.setdefault("normalization", "affine")
     return _mlp_mixer(
         "resmlp", dim, blocks, patch_size, num_classes, image_size,
