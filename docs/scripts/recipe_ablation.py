@@ -38,13 +38,13 @@ INGREDIENTS = {
     "whitening": {**MUON, "whitening": True},
     "label smoothing 0.1": {**MUON, "augmentation.label_smoothing": 0.1},
     "rate 0.02": {**MUON, "learning_rate": 0.02},
-    "cutout 8": {**MUON, "augmentation.cutout": 8},
     "RandAugment (1, 6)": {**MUON, "augmentation.rand_augment": (1, 6)},
     "cosine": {**MUON, "schedule": "cosine"},
     "batch 256": {**MUON, "batch_size": 256},
-    "24 pixels first": {**MUON, "early_size": 24},
     "weight decay 0.02": {**MUON, "weight_decay": 0.02},
     "AdamW, rate 0.02": {"learning_rate": 0.02},
+    "batch 128": {**MUON, "batch_size": 128},
+    "batch 256 and whitening": {**MUON, "batch_size": 256, "whitening": True},
 }
 COLUMNS = ("ingredient", "seed", "top1", "train_accuracy", "minutes", "changes")
 

@@ -49,8 +49,6 @@ class AugmentBatch:
         images = normalize_batch(images, self.spec)
         if recipe.random_erasing:
             images = random_erasing(images, recipe.random_erasing, recipe.erasing_fill, seeds[3])
-        if recipe.cutout:
-            images = cutout(images, recipe.cutout, tf.random.fold_in(seed, 2))
         if recipe.mixup or recipe.cutmix:
             images, labels = mix(images, labels, recipe.mixup, recipe.cutmix, recipe.mix_probability, seeds[4])
         return images, smooth(labels, recipe.label_smoothing)
@@ -102,14 +100,6 @@ def random_erasing(images: tf.Tensor, probability: float, fill: str, seed: Any) 
         return kept * part + (1 - kept) * noise
 
     return in_parts(images, drawn(images, probability, chance_seed), [lambda part, _: part, erase])
-
-
-def cutout(images: tf.Tensor, side: int, seed: Any) -> tf.Tensor:
-    """Fills a square around a random pixel of each image with the mean (0 after normalisation)."""
-    count, height, width = tf.unstack(tf.shape(images)[:3])
-    places = tf.random.stateless_uniform([count, 2], seed) * tf.cast(tf.stack([height, width]), tf.float32)
-    corners = tf.cast(places, tf.int32) - side // 2
-    return images * masks(tf.concat([corners, tf.fill([count, 2], side)], axis=1), height, width)
 
 
 def mix(

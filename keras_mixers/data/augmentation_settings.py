@@ -4,7 +4,7 @@ import dataclasses
 from typing import Any
 
 # The steps that `layers` replace.
-REPLACED = ("translate", "flip", "rand_augment", "color_jitter", "random_erasing", "cutout", "mixup", "cutmix")
+REPLACED = ("translate", "flip", "rand_augment", "color_jitter", "random_erasing", "mixup", "cutmix")
 MAX_MAGNITUDE = 30
 
 
@@ -37,7 +37,6 @@ RULES = {
     "color_jitter": SHARE,
     "random_erasing": SHARE,
     "erasing_fill": (lambda value: value in ("mean", "noise"), '"mean" or "noise"'),
-    "cutout": PIXELS,
     "mixup": NOT_NEGATIVE,
     "cutmix": NOT_NEGATIVE,
     "mix_probability": SHARE,
@@ -65,7 +64,6 @@ class Augmentation:
         color_jitter: brightness, contrast and saturation are each scaled by a factor within 1 +- this.
         random_erasing: probability that a rectangle of an image (2-33 % of its area, ratio 0.3-3.3) is erased.
         erasing_fill: "mean" (the data set's mean colour) or "noise" (normal noise per pixel).
-        cutout: side in pixels of a square somewhere in each image that is filled with the mean colour; 0 for none.
         mixup: alpha of MixUp, which mixes images and labels by one share per batch, from Beta(alpha, alpha).
         cutmix: alpha of CutMix: a rectangle comes from another image, and labels are mixed by the exact area.
         mix_probability: probability that a batch is mixed; with both `mixup` and `cutmix`, by either equally often.
@@ -95,7 +93,6 @@ class Augmentation:
     color_jitter: float = 0.0
     random_erasing: float = 0.0
     erasing_fill: str = "mean"
-    cutout: int = 0
     mixup: float = 0.0
     cutmix: float = 0.0
     mix_probability: float = 1.0

@@ -167,7 +167,7 @@ def load_images(
 def make_model(recipe: Recipe, class_names: Sequence[str], weights: str | Path | None = None) -> keras.Model:
     """Makes the network of a recipe, which knows its classes and pixels; its head is new if it starts from weights."""
     start = {} if weights is None else {"weights": weights, "new_head": True}
-    size = None if recipe.early_size else recipe.pixels.size
+    size = recipe.pixels.size
     form = {"input_shape": (size, size, 3), "data_format": "channels_last", "dtype": recipe.dtype_policy}
     model = create_model(recipe.model, **{**recipe.model_arguments, "num_classes": len(class_names)}, **start, **form)
     model.class_names, model.pixels = tuple(class_names), recipe.pixels

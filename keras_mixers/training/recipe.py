@@ -21,7 +21,7 @@ from keras_mixers.models.isotropic import NetworkOptions
 from keras_mixers.optimizers import OPTIMIZERS, SCHEDULES
 
 SET_BY_FIT = {"input_shape", "preprocessing", "data_format", "dtype"}
-WHOLE_NUMBERS = ("epochs", "batch_size", "accumulation", "limit_train", "limit_test", "early_size")
+WHOLE_NUMBERS = ("epochs", "batch_size", "accumulation", "limit_train", "limit_test")
 POSITIVE_NUMBERS = ("learning_rate", "epsilon", "clip_norm")
 
 
@@ -51,8 +51,6 @@ class Recipe:
         clip_norm: largest norm of the whole gradient; None for no limit.
         ema: momentum of a moving average of the weights, which is then what is evaluated and kept; None for none.
         whitening: whether the patch embedding starts as a whitening of the training images' patches.
-        early_size: size of the images in pixels in the first half of the epochs, less than that of `pixels`; None for
-            the same size throughout.
         precision: `"float32"`, or `"float16"` (with loss scaling) or `"bfloat16"` with weights in float32; `"auto"`
             becomes the fastest of them when a run begins, as `keras_mixers.environment.fastest_precision` says.
         seed: of the initial weights, the order of the images and the augmentation.
@@ -90,7 +88,6 @@ class Recipe:
     clip_norm: float | None = None
     ema: float | None = None
     whitening: bool = False
-    early_size: int | None = None
     precision: str = "float32"
     seed: int = 42
     published: float | None = None
@@ -118,9 +115,6 @@ class Recipe:
             if name not in known:
                 advice = did_you_mean(name, known, "model_arguments.", 1)
                 raise ValueError(f"{self.model!r} has no argument {name!r} that a recipe may set; {advice}")
-        if self.early_size is not None and self.early_size >= self.pixels.size:
-            got = f"early_size={self.early_size} and pixels.size={self.pixels.size}"
-            raise ValueError(f"early_size must be less than pixels.size, got {got}.")
         if self.batch_size % self.accumulation:
             got = f"accumulation={self.accumulation} and batch_size={self.batch_size}"
             raise ValueError(f"accumulation must divide batch_size, got {got}.")
@@ -156,12 +150,12 @@ class Recipe:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "Recipe":
-        """Returns the recipe that `to_json` gave."""
+        """Returns the recipe that `to_json` gave; a field that was removed since is left out where it was off."""
         parts = {}
         for name, kind in (("pixels", ImageSpec), ("augmentation", Augmentation)):
-            items = values[name].items()
+            items = _known(kind, values[name]).items()
             parts[name] = kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in items})
-        return cls(**{**values, **parts})
+        return cls(**{**_known(cls, values), **parts})
 
 
 def _read(value: Any) -> Any:
@@ -189,3 +183,8 @@ def _changed(part: Any, name: str, value: Any, whole_name: str) -> Any:
         parts = ", ".join(f"{first}.{field.name}" for field in fields(getattr(part, first)))
         raise ValueError(f"{first!r} of a recipe is set part by part, got {value!r}; its parts are {parts}.")
     return replace(part, **{first: value})
+
+
+def _known(kind: type, values: Mapping[str, Any]) -> dict[str, Any]:
+    names = {field.name for field in fields(kind)}
+    return {name: value for name, value in values.items() if value or name in names}

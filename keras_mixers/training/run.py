@@ -4,7 +4,7 @@ import contextlib
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -124,10 +124,12 @@ def _train(
 
     with checkpoints.stopping_when_asked():
         while position.epoch < recipe.epochs:
-            epochs, size = _next_epochs(run, position)
+            # The rest of an interrupted epoch has fewer batches than the others, hence its own call.
+            epochs = range(position.epoch, position.epoch + 1 if position.step else recipe.epochs)
             order = {"seed": recipe.seed, "epochs": epochs, "first_batch": position.step, "share": devices.share}
-            pixels = replace(recipe.pixels, size=size)
-            batches = train_batches(run.train_images, run.batch_size, pixels, augmentation=recipe.augmentation, **order)
+            batches = train_batches(
+                run.train_images, run.batch_size, recipe.pixels, augmentation=recipe.augmentation, **order
+            )
             model.fit(
                 devices.distributed(batches),
                 validation_data=run.test,
@@ -143,17 +145,6 @@ def _train(
     if recipe.ema:
         for weight, average in zip(model.trainable_variables, optimizer._model_variables_moving_average, strict=True):
             weight.assign(keras.ops.convert_to_numpy(average))  # a copy: on JAX, evaluation deletes what it was given
-
-
-def _next_epochs(run: Prepared, position: Position) -> tuple[range, int]:
-    """Returns the epochs of the next call of `model.fit`, and the size of their images in pixels."""
-    recipe = run.recipe
-    # The rest of an interrupted epoch has fewer batches than the others, hence its own call.
-    stop = position.epoch + 1 if position.step else recipe.epochs
-    half = recipe.epochs // 2
-    if recipe.early_size and position.epoch < half:
-        return range(position.epoch, min(stop, half)), recipe.early_size
-    return range(position.epoch, stop), recipe.pixels.size
 
 
 def _report(run: Prepared) -> Run:

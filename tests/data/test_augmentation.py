@@ -36,7 +36,6 @@ PLAIN = ImageSpec(6, (0.0,) * 3, (1 / 255,) * 3)  # pixels stay from 0 to 255
         ({"translate": -1}, "translate must be a whole number of pixels, 0 or more, got translate=-1"),
         ({"translate": 0.5}, "translate must be"),
         ({"flip": "both"}, "flip must be True, False or \"alternating\", got flip='both'"),
-        ({"cutout": -1}, "cutout must be a whole number of pixels, 0 or more, got cutout=-1"),
         ({"rand_augment": (0, 12)}, "rand_augment must be .* n at least 1 and m from 0 to 30"),
         ({"rand_augment": (2, 31)}, r"rand_augment must be .*got rand_augment=\(2, 31\)"),
         ({"rand_augment": (2, -1)}, "rand_augment must be"),
@@ -94,17 +93,6 @@ def test_translation_and_given_mirrors_reach_the_batch():
     np.testing.assert_array_equal(images, expected)
     moved, _ = AugmentBatch(Augmentation(translate=2), 2, PLAIN)(pixels, labels, (1, 2))
     assert (moved.numpy() != pixels.numpy()).any()
-
-
-def test_cutout_fills_a_square_with_the_mean():
-    pixels, mean = noise(300, 12), (0.5, 0.4, 0.3)
-    augment = AugmentBatch(Augmentation(cutout=4), 2, ImageSpec(12, mean, (1.0,) * 3))
-    images, _ = augment(tf.constant(pixels), [0] * 300, (1, 2))
-    kept = np.isclose(images, pixels / 255 - mean, atol=1e-6).all(axis=-1)
-    assert (images.numpy()[~kept] == 0).all()
-    rows, columns = (~kept).any(axis=2).sum(axis=1), (~kept).any(axis=1).sum(axis=1)
-    np.testing.assert_array_equal((~kept).sum(axis=(1, 2)), rows * columns)
-    assert set(rows) == set(columns) == {2, 3, 4}  # around any pixel, cut off at the edges
 
 
 def test_jitter_scales_by_factors_in_range():

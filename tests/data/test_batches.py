@@ -23,7 +23,6 @@ EVERYTHING = Augmentation(
     color_jitter=0.2,
     random_erasing=0.25,
     erasing_fill="noise",
-    cutout=2,
     mixup=0.5,
     cutmix=0.5,
     label_smoothing=0.1,

@@ -130,8 +130,8 @@ def test_layers_stand_alone(images):
     flip = keras.layers.RandomFlip("horizontal")
     with pytest.raises(ValueError, match=r"layers replace the other steps, got flip=True, mixup=0.5 beside them"):
         train_batches(images, 4, PLAIN, layers=[flip], augmentation=Augmentation(flip=True, mixup=0.5))
-    with pytest.raises(ValueError, match="layers replace the other steps, got cutout=2"):
-        Augmentation(cutout=2, layers=KERAS_CV)
+    with pytest.raises(ValueError, match="layers replace the other steps, got translate=2"):
+        Augmentation(translate=2, layers=KERAS_CV)
     train_batches(images, 4, PLAIN, layers=[flip], augmentation=Augmentation(crop_scale=(0.5, 1)))
     for layers in (flip, "keras_cv.MixUp()", [3]):
         with pytest.raises(ValueError, match="layers must be"):

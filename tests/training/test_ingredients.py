@@ -4,14 +4,12 @@ from dataclasses import replace
 
 import keras
 import numpy as np
-import pytest
 import tensorflow as tf
-from small_run import RECIPE, BreakOff, assert_same_curve, train
+from small_run import RECIPE, assert_same_curve, train
 
 import keras_mixers
 from keras_mixers.data import Images
 from keras_mixers.models import ImageSpec
-from keras_mixers.training import run
 from keras_mixers.training.prepare import whiten_patches
 
 
@@ -33,27 +31,6 @@ def test_whitened_patches_have_channels_of_mean_0_and_variance_1(rng):
     directions = np.linalg.lstsq(patches - patches.mean(0), channels, rcond=None)[0]
     assert before > 20
     np.testing.assert_allclose(directions, kernel.reshape(12, 12), atol=1e-3)
-
-
-def test_small_images_come_first_and_a_resumed_run_has_the_same_curve(tmp_path, monkeypatch):
-    seen = []
-    batches = run.train_batches
-
-    def spy(source, batch_size, spec, *, epochs, **arguments):
-        seen.append((epochs, spec.size))
-        return batches(source, batch_size, spec, epochs=epochs, **arguments)
-
-    monkeypatch.setattr(run, "train_batches", spy)
-    recipe = replace(RECIPE, early_size=6)
-    whole = train(tmp_path / "whole", recipe)
-    assert seen == [(range(2), 6), (range(2, 4), 8)]
-    assert whole.model.input_shape == (None, None, None, 3)
-
-    with pytest.raises(KeyboardInterrupt):
-        train(tmp_path / "broken", recipe, callbacks=[BreakOff(1, 0)])
-    seen.clear()
-    assert_same_curve(train(tmp_path / "broken", recipe, resume=True), whole)
-    assert seen == [(range(1, 2), 6), (range(2, 4), 8)]
 
 
 def test_muon_learns_and_a_resumed_run_has_the_same_curve(tmp_path):

@@ -151,8 +151,6 @@ def test_survives_json(name):
             r"precision must be one of 'auto', 'float32', 'float16', 'bfloat16', got .*='int8'",
         ),
         ({"optimizer": "sgd"}, r"optimizer must be one of 'adamw', 'muon', got optimizer='sgd'"),
-        ({"early_size": 32}, r"early_size must be less than pixels.size, got early_size=32 and pixels.size=32"),
-        ({"early_size": 0}, r"early_size must be a whole number of at least 1"),
         ({"schedule": "linear"}, r"schedule must be one of 'triangular', 'cosine'"),
         ({"accumulation": 3}, r"accumulation must divide batch_size, got accumulation=3 and batch_size=512"),
         ({"model": "splitmixer_6"}, r"There is no model named 'splitmixer_6'; did you mean"),
