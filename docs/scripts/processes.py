@@ -9,6 +9,7 @@ docs/benchmarks/processes.csv.
 
 import argparse
 import csv
+import itertools
 import os
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import tempfile
 from pathlib import Path
 
 CSV = Path(__file__).parents[1] / "benchmarks" / "processes.csv"
-IMAGES, EPOCHS = 512, 3
+IMAGES, EPOCHS = 2048, 3
 
 
 def train(directory: str, precision: str, batch_size: int) -> None:
@@ -54,24 +55,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", help=argparse.SUPPRESS)
     parser.add_argument("--precision", help="float32 or bfloat16 (default: both)")
-    parser.add_argument("--batch-size", type=int, default=128)
+    sizes = "images of all processes in a batch (default: 128 and 512)"
+    parser.add_argument("--batch-size", type=int, nargs="+", default=[128, 512], metavar="N", help=sizes)
     parser.add_argument("--repeats", type=int, default=2, metavar="N", help="how often each way (default: 2)")
     parser.add_argument("--csv", type=Path, default=CSV)
     options = parser.parse_args()
     if options.folder:
-        train(options.folder, options.precision, options.batch_size)
+        train(options.folder, options.precision, *options.batch_size)
         return
     cores, rows = os.cpu_count() or 1, []
-    for precision in [options.precision] if options.precision else ["float32", "bfloat16"]:
+    precisions = [options.precision] if options.precision else ["float32", "bfloat16"]
+    for precision, batch_size in itertools.product(precisions, options.batch_size):
         fastest = {}
         for _ in range(options.repeats):
             for ways in ((1, cores), (cores, 1)):
-                found = measure(*ways, precision, options.batch_size)
-                print(precision, ways, f"{found:.1f} images/s", file=sys.stderr, flush=True)
+                found = measure(*ways, precision, batch_size)
+                print(precision, batch_size, ways, f"{found:.1f} images/s", file=sys.stderr, flush=True)
                 fastest[ways] = max(found, fastest.get(ways, 0))
         one, several = fastest.values()
         columns = ("precision", "batch_size", "cores", "one_process", "several_processes", "ratio")
-        values = (precision, options.batch_size, cores, f"{one:.1f}", f"{several:.1f}", f"{several / one:.2f}")
+        values = (precision, batch_size, cores, f"{one:.1f}", f"{several:.1f}", f"{several / one:.2f}")
         rows.append(dict(zip(columns, values, strict=True)))
     with options.csv.open("w", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")

@@ -118,7 +118,7 @@ RECIPES: dict[str, Recipe] = {
     # A short recipe, for two cores as well: docs/training.md has what each of its ingredients is worth.
     **{
         f"{dataset}_{name}_fast": replace(
-            start, model=model, epochs=30, optimizer="muon",
+            start, model=model, epochs=30, batch_size=256, optimizer="muon", whitening=True,
             augmentation=Augmentation(translate=2, flip="alternating"),
         )
         for dataset, start in (("cifar10", _CIFAR10), ("cifar100", _CIFAR100))

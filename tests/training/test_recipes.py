@@ -66,7 +66,8 @@ def test_mlps_are_trained_as_splitmixers(name):
 def test_the_short_recipe_is_one_for_all_networks(name):
     recipe, papers = get_recipe(name), get_recipe(name.removesuffix("_fast"))
     shared = get_recipe("cifar10_splitmixer_i_fast")
-    assert (recipe.epochs, recipe.optimizer, recipe.published) == (30, "muon", None)
+    assert (recipe.epochs, recipe.batch_size, recipe.published) == (30, 256, None)
+    assert (recipe.optimizer, recipe.whitening) == ("muon", True)
     assert recipe.augmentation == Augmentation(translate=2, flip="alternating")
     network = {"model": papers.model, "pixels": papers.pixels, "dataset": papers.dataset}
     assert recipe == replace(shared, **network, model_arguments=papers.model_arguments)
