@@ -216,6 +216,7 @@ def markdown(rows: Sequence[Compared]) -> str:
         sizes = f"{row.params:,} | {row.macs:,}"
         lines.append(f"| `{row.model}` | {row.family} | {sizes} | {row.top1:.2f} | {by_seed} | {costs} |")
     changes = f" with {first.changes.replace(';', ', ')}" if first.changes else ""
-    how = f"Recipe `{first.recipe}`{changes}: {first.epochs} epochs, seeds {', '.join(map(str, first.seeds))}, "
+    epochs = f"{first.epochs} epoch" + "s" * (first.epochs != 1)
+    how = f"Recipe `{first.recipe}`{changes}: {epochs}, seeds {', '.join(map(str, first.seeds))}, "
     lines += ["", f"{how}{first.precision}. Latency: one image; images/s: batches of {BATCH}. {first.machine}."]
     return "\n".join(lines)
