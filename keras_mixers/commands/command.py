@@ -36,7 +36,7 @@ def report_failure(reason: Exception | str, status: int) -> int:
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds what `load_model` reads: the file, and the images of a network that does not say which it takes."""
-    file = "a .keras file that train saved, or a network with its weights, such as splitmixer_i_256_8:cifar10"
+    file = "a .keras file that train saved, or a network with its weights, such as convmixer_256_8_p2_k5:cifar10"
     parser.add_argument("model", metavar="MODEL", help=file)
     pixels = parser.add_argument_group("images of a network that does not say which it takes")
     pixels.add_argument("--size", type=whole_number, metavar="N", help="side in pixels (default: the input's)")

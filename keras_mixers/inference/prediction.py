@@ -21,7 +21,7 @@ def load_trained(path: str | Path, *, needs_pixels: bool = True) -> keras.Model:
 
     Args:
         path: a file that `fit` wrote, or any other network that classifies images; or `"MODEL:WEIGHTS"`, such as
-            `"splitmixer_i_256_8:cifar10"`.
+            `"convmixer_256_8_p2_k5:cifar10"`.
         needs_pixels: whether a network that does not know its `pixels` is refused.
 
     Returns:
