@@ -92,9 +92,9 @@ def _wide(x):
     return x if x.dtype == tf.float64 else tf.cast(x, "float32")
 
 
-def _exact_gelu(wide):
-    """XLA's erf is off by 1e-6, which a norm enlarges where a channel is all but constant; its erfc is exact."""
-    return 0.5 * wide * tf.math.erfc(-(0.5**0.5) * wide)
+def _exact_gelu(x):
+    """Below -5.3, 1 + erf is 2e-7 in XLA; times a large x, the norm of a dead channel would enlarge it."""
+    return tf.where(x < -5.3, tf.zeros_like(x), 0.5 * x * (1 + tf.math.erf(0.5**0.5 * x)))
 
 
 @tf.function(jit_compile=True)
