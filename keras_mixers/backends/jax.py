@@ -95,9 +95,13 @@ def value_and_gradients(function: Callable, inputs: Sequence[Any], upstream: Any
 
 
 def gelu(x: Any) -> Any:
-    """`x / 2 * (1 + erf(x / sqrt(2)))`: Keras's on JAX is x / 2 * erfc(-x / sqrt(2)), which takes XLA longer."""
+    """`x / 2 * (1 + erf(x / sqrt(2)))`: Keras's on JAX is x / 2 * erfc(-x / sqrt(2)), which takes XLA longer.
+
+    Below -5.3, 1 + erf can be 2e-7 in float32; times a large x, the norm of a dead channel would enlarge it.
+    """
     half, slope = (ops.cast(value, x.dtype) for value in (0.5, 0.5**0.5))
-    return half * x * (1 + ops.erf(slope * x))
+    y = half * x * (1 + ops.erf(slope * x))
+    return y if x.dtype == "float64" else jnp.where(x < -5.3, jnp.zeros_like(y), y)
 
 
 def activate(x: Any, activation: Callable) -> Any:

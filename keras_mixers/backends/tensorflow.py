@@ -93,8 +93,9 @@ def _wide(x):
 
 
 def _exact_gelu(x):
-    """Below -5.3, 1 + erf is 2e-7 in XLA; times a large x, the norm of a dead channel would enlarge it."""
-    return tf.where(x < -5.3, tf.zeros_like(x), 0.5 * x * (1 + tf.math.erf(0.5**0.5 * x)))
+    """Below -5.3, 1 + erf is 2e-7 in XLA's float32; times a large x, the norm of a dead channel would enlarge it."""
+    y = 0.5 * x * (1 + tf.math.erf(0.5**0.5 * x))
+    return y if x.dtype == tf.float64 else tf.where(x < -5.3, tf.zeros_like(x), y)
 
 
 @tf.function(jit_compile=True)

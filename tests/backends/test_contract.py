@@ -1,6 +1,7 @@
 """What a backend computes itself equals the contract: values and gradients, in both layouts, float32 and bfloat16."""
 
 import contextlib
+import math
 import os
 import platform
 import subprocess
@@ -176,6 +177,17 @@ def test_post_norm(with_residual, make, activation, training, data_format, dtype
         expected = contract.post_norm(x * 1, activation, norm, training, residual if with_residual else None)
     assert found.dtype == x.dtype
     assert_close([found], [expected], dtype)
+
+
+@pytest.mark.parametrize(("dtype", "error"), [("float32", 4e-7), ("float64", 1e-13)])
+def test_gelu_of_dead_channels(dtype, error):
+    """What is left of a GELU far below 0 does not grow with its input, and in float64 it is exact."""
+    if dtype == "float64" and backends.NAME == "jax":
+        pytest.skip("JAX computes in float32 unless it is told otherwise")
+    x = np.linspace(-40, -5, 1001).astype(dtype)
+    expected = [0.5 * each * math.erfc(-each / 2**0.5) for each in x.tolist()]
+    found = backends.activate(ops.convert_to_tensor(x), keras.activations.gelu)
+    assert np.abs(ops.convert_to_numpy(found) - expected).max() < error
 
 
 def test_value_and_gradients(rng):

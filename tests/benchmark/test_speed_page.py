@@ -42,6 +42,13 @@ def test_the_table_is_the_csvs():
     assert len(shown) == 3 * 2 * 2
 
 
+def test_the_table_of_mlps_is_the_csvs():
+    expected = {key: tuple(f"{value:.2f}" for value in both) for key, both in ratios("mlp").items()}
+    row = re.compile(r"^\| (\w+) \| `(\w+)` \| (inference|training) \| ([\d.]+) \| ([\d.]+) \|$", re.MULTILINE)
+    assert {line[:3]: line[3:] for line in row.findall((DOCS / "speed.md").read_text())} == expected
+    assert len(expected) == 3 * 2 * 2
+
+
 @pytest.mark.parametrize(
     ("name", "column", "values", "row"),
     [
@@ -90,7 +97,7 @@ def test_the_readmes_ratios_are_the_csvs():
 
 
 def test_no_run_was_disturbed():
-    rows = [row for name in ("cpu", "cpu_intel", "batch", "precision") for row in rows_of(name)]
+    rows = [row for name in ("cpu", "cpu_intel", "batch", "precision", "mlp") for row in rows_of(name)]
     assert all(float(row["load_of_others"]) < 0.1 * int(row["machine_cores"]) for row in rows)
 
 
