@@ -2,7 +2,7 @@
 
     KERAS_BACKEND=jax python examples/input_pipeline.py --data-dir ~/tensorflow_datasets --folder photos/train
 
-CIFAR recipes read TFDS's CIFAR-10, the others a folder of photographs, one folder a class. Two cores (Intel Xeon,
+CIFAR recipes read TFDS's CIFAR-10, the others a folder of photographs, one folder per class. Two cores (Intel Xeon,
 AVX-512), CIFAR-10 and Imagenette's 1,000 JPEGs: see docs/speed.md.
 """
 
@@ -74,7 +74,7 @@ def waiting(batches, seconds: float) -> tuple[float, float]:
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("--data-dir", help="where TensorFlow Datasets keeps CIFAR-10")
-parser.add_argument("--folder", help="photographs, one folder a class; without it, only CIFAR-10 is read")
+parser.add_argument("--folder", help="photographs, one folder per class; without it, only CIFAR-10 is read")
 parser.add_argument("--batch-size", type=int, help="instead of each recipe's own")
 parser.add_argument("--seconds", type=float, default=10, help="for each measurement")
 args = parser.parse_args()

@@ -158,7 +158,7 @@ class ChannelSplitMixer(PointwiseMixer):
         segments: number of segments, s.
         ratio: width of a segment as a part of the channels, α in (1 / segments, 1], truncated to whole channels;
             None for segments side by side. A single segment may be of any width; the channels behind it stay unmixed.
-        block: index of the block in its network, for networks that mix one segment a block: this layer then mixes
+        block: index of the block in its network, for networks that mix one segment per block: this layer then mixes
             only segment `block % segments`. None mixes all.
         shared: whether all segments are mixed with the same parameters; they must be equally wide.
         shuffle: whether a channel shuffle follows, which interleaves the segments; they must divide the channels.

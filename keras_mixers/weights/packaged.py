@@ -94,7 +94,8 @@ def write_weights(model: keras.Model, card: WeightsCard, folder: str | Path = FO
     path = Path(folder) / f"{card.model}.{card.dataset}.safetensors"
     path.parent.mkdir(exist_ok=True)
     tensors = {place.name: place.to_torch().astype(card.stored_as) for place in places}
-    safetensors.numpy.save_file(tensors, path, metadata={"card": json.dumps(asdict(card))})
+    # Not save_file, which makes files that only their owner may read.
+    path.write_bytes(safetensors.numpy.save(tensors, metadata={"card": json.dumps(asdict(card))}))
     return path
 
 

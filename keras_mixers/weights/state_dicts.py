@@ -155,7 +155,7 @@ def _import_torch(what: str) -> Any:
 def _to_numpy(tensor: Any) -> np.ndarray:
     if hasattr(tensor, "detach"):  # a torch.Tensor; NumPy has no bfloat16
         tensor = tensor.detach().cpu().float().numpy()
-    return np.array(tensor, "float32")  # a copy: JAX may keep the very memory, which PyTorch would go on training
+    return np.array(tensor, "float32")  # a copy: JAX may keep the very memory, which PyTorch then trains
 
 
 def _check(places: list[Place], tensors: Mapping[str, Any], layout: str) -> None:
