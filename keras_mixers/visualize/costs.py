@@ -114,7 +114,7 @@ def accuracy_against_cost(
                 axes.plot(*places, marker, color=color, mfc=fill, ms=8, mew=1.6, label=label)
     _label_costs(axes, COSTS[cost])
     meaning = "open: published" + (", filled: trained here" if any(point.ours for point in points) else "")
-    axes.legend(loc="lower right", title=meaning)
+    axes.legend(loc="upper left", bbox_to_anchor=(1, 1), title=meaning)  # beside the points, none of which it covers
     return style.saved(figure, save)
 
 

@@ -103,6 +103,17 @@ def test_a_mosaic_holds_its_tiles(rng):
 
 
 @pytest.mark.backend_independent
+def test_legend_of_accuracies_covers_no_point():
+    figure = visualize.accuracy_against_cost("cifar10")
+    figure.canvas.draw()
+    (axes,) = figure.axes
+    legend = axes.get_legend().get_window_extent()
+    points = np.concatenate([axes.transData.transform(line.get_xydata()) for line in axes.lines])
+    assert len(points) > 30
+    assert not any(legend.contains(*point) for point in points)
+
+
+@pytest.mark.backend_independent
 def test_scales_each_tile_by_itself():
     np.testing.assert_allclose(scaled(np.array([[0.0, 5], [2, 2]])), [[0, 1], [0, 0]])
     np.testing.assert_allclose(scaled(np.array([[-4.0, 2], [0, 0]]), symmetric=True), [[0, 0.75], [0.5, 0.5]])
