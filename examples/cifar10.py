@@ -13,8 +13,8 @@ and a network that two cores train in minutes is
         --batch-size 128 --learning-rate 0.01 --augmentation flip
 
 The images come from TensorFlow Datasets, which fetches them once; `--data-dir` says where they are. The output
-directory gets `model.keras`, `best.keras`, `history.csv` (one row per epoch), `metrics.json` and checkpoints, from which
-`--resume` resumes an interrupted run.
+directory gets `model.keras`, `best.keras`, `history.csv` (one row per epoch), `metrics.json` and checkpoints, from
+which `--resume` resumes an interrupted run.
 """
 
 import os

@@ -1,11 +1,10 @@
 """Exports networks from every backend to every format, and keeps how each compares with its network.
 
-    python docs/scripts/exports.py --data-dir ~/tensorflow_datasets runs/splitmixer_i/model.keras runs/...
+    python docs/scripts/exports.py --data-dir FOLDER splitmixer_i_256_8:cifar10 convmixer_256_8_p2_k5:cifar10
 
-writes docs/results/export.csv. The networks are those that `train cifar10_splitmixer_i` and
-`train cifar10_convmixer` save; each export is compared with its network on 2,000 test images of CIFAR-10, and 200
-training images are the representative data of int8. `--format onnx` does so for one format and keeps the other rows;
-`--table` prints the CSV in Markdown.
+writes docs/results/export.csv: each export of these networks, or of .keras files, is compared with its network on 2,000
+test images of CIFAR-10, and 200 training images are the representative data of int8. `--format onnx` does so for one
+format and keeps the other rows; `--table` prints the CSV in Markdown.
 """
 
 import argparse

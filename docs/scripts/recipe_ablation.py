@@ -26,16 +26,17 @@ PROXY = {
 }
 MUON = {"optimizer": "muon"}
 BASE = "Muon, all kernels"
-# The fast recipe at first, in 20 epochs: long enough to learn the training images by heart.
-LONG = {
+# A network of full size, with patches of 4, and longer: enough to learn the training images by heart.
+LARGE = {
     **MUON,
-    "epochs": 20,
+    "model_arguments": {"patch_size": 4},
+    "epochs": 16,
     "batch_size": 256,
     "whitening": True,
     "augmentation.translate": 2,
     "augmentation.flip": "alternating",
 }
-LONG_BASE = "20 epochs"
+LARGE_BASE = "256/8, 16 epochs"
 # By name: what differs from the proxy.
 INGREDIENTS = {
     "AdamW": {},
@@ -55,22 +56,27 @@ INGREDIENTS = {
     "AdamW, rate 0.02": {"learning_rate": 0.02},
     "batch 128": {**MUON, "batch_size": 128},
     "batch 256 and whitening": {**MUON, "batch_size": 256, "whitening": True},
-    LONG_BASE: LONG,
-    "20 epochs, RandAugment (2, 12)": {**LONG, "augmentation.rand_augment": (2, 12)},
-    "20 epochs, RandAugment (1, 12)": {**LONG, "augmentation.rand_augment": (1, 12)},
-    "20 epochs, CutMix": {**LONG, "augmentation.cutmix": 1.0, "augmentation.mix_probability": 0.5},
-    "20 epochs, random erasing": {**LONG, "augmentation.random_erasing": 0.25},
-    "20 epochs, label smoothing 0.1": {**LONG, "augmentation.label_smoothing": 0.1},
+    LARGE_BASE: LARGE,
+    **{
+        f"{LARGE_BASE}, {name}": {**LARGE, **{f"augmentation.{field}": value for field, value in fields.items()}}
+        for name, fields in {
+            "RandAugment (2, 12)": {"rand_augment": (2, 12)},
+            "RandAugment (1, 12)": {"rand_augment": (1, 12)},
+            "random erasing": {"random_erasing": 0.25},
+            "CutMix": {"cutmix": 1.0, "mix_probability": 0.5},
+            "label smoothing 0.1": {"label_smoothing": 0.1},
+        }.items()
+    },
 }
 COLUMNS = ("ingredient", "seed", "top1", "train_accuracy", "minutes", "changes")
 
 
 def _joined(name: str, changes: str) -> str:
     """Returns the name of the run that an ingredient joins; "" for a run that others join."""
-    if not changes or name == LONG_BASE:
+    if not changes or name == LARGE_BASE:
         return ""
-    if name.startswith(LONG_BASE):
-        return LONG_BASE
+    if name.startswith(LARGE_BASE):
+        return LARGE_BASE
     return BASE if changes.startswith("optimizer=muon;") else "AdamW"
 
 

@@ -103,14 +103,22 @@ class Form:
 
 @dataclass(frozen=True)
 class Maps:
-    """Feature maps `scale * tensor + shift`, whose scale and shift per channel are still to be applied."""
+    """Feature maps `scale * tensor + shift`, whose scale and shift per channel are still to be applied.
+
+    Attributes:
+        pieces: the tensors that `tensor` was joined from, if it was.
+    """
 
     tensor: Any
     scale: np.ndarray
     shift: np.ndarray
+    pieces: tuple[Any, ...] = ()
 
     def in_units_of(self, unit: np.ndarray) -> "Maps":
-        return Maps(self.tensor, self.scale / unit, self.shift / unit)
+        return replace(self, scale=self.scale / unit, shift=self.shift / unit)
+
+    def holding(self, tensor: Any) -> "Maps":
+        return Maps(tensor, self.scale, self.shift)
 
     def channels(self, start: int, stop: int, tensor: Any) -> "Maps":
         return Maps(tensor, self.scale[start:stop], self.shift[start:stop])
@@ -267,6 +275,8 @@ class Writer:
         maps = self.apply(maps, f"{name}_norm_before")
         if activation is keras.activations.linear:
             return maps
+        if self._is_in_pieces(maps):
+            return self._by_piece(maps, lambda part, i: self.activate(activation, part, f"{name}_{i}"))
         return self.maps(keras.layers.Activation(activation, name=f"{name}_activation")(maps.tensor))
 
     def norm(self, norm: keras.layers.Layer | None, maps: Maps, name: str, apply: bool = False) -> Maps:
@@ -283,13 +293,13 @@ class Writer:
             maps = self.maps(self._call(layer, x, *((scale, shift) if in_one else ())))
             if in_one:
                 return maps
-        maps = Maps(maps.tensor, maps.scale * scale, maps.shift * scale + shift)
+        maps = replace(maps, scale=maps.scale * scale, shift=maps.shift * scale + shift)
         return self.apply(maps, name) if apply else maps
 
     def scale(self, maps: Maps, scale: Any) -> Maps:
         """Returns feature maps times a scale of each channel, which is left to whatever follows; None for no scale."""
         factor = 1.0 if scale is None else ops.convert_to_numpy(scale).astype("float64")
-        return Maps(maps.tensor, maps.scale * factor, maps.shift * factor)
+        return replace(maps, scale=maps.scale * factor, shift=maps.shift * factor)
 
     def multiply(self, maps: Maps, others: Maps, name: str) -> Maps:
         """Writes out the product of two feature maps, element by element."""
@@ -301,13 +311,13 @@ class Writer:
         _, height, width, channels = maps.tensor.shape
         if self.size is None:
             self.size = height, width
-            maps = replace(maps, tensor=ops.reshape(maps.tensor, (-1, height * width, 1, channels)))
+            maps = maps.holding(ops.reshape(maps.tensor, (-1, height * width, 1, channels)))
         return maps
 
     def grid(self, maps: Maps) -> Maps:
         """Returns what `tokens` has made as feature maps again."""
         if self.size is not None:
-            maps = replace(maps, tensor=ops.reshape(maps.tensor, (-1, *self.size, maps.tensor.shape[-1])))
+            maps = maps.holding(ops.reshape(maps.tensor, (-1, *self.size, maps.tensor.shape[-1])))
             self.size = None
         return maps
 
@@ -338,6 +348,8 @@ class Writer:
         """Applies scale and shift, by an operation even where nothing is left to be done if `always`."""
         if np.all(maps.scale == 1) and np.all(maps.shift == 0) and not always:
             return maps
+        if self._is_in_pieces(maps):
+            return self._by_piece(maps, lambda part, i: self.apply(part, f"{name}_{i}", always))
         if self.form.multiply_add == "depthwise" and len(maps.tensor.shape) == 4:
             convolution = keras.layers.DepthwiseConv2D(1, data_format=self.form.data_format, name=name)
             return self.maps(self._call(convolution, maps.tensor, maps.scale[None, None, :, None], maps.shift))
@@ -363,6 +375,22 @@ class Writer:
         channels = x.shape[self.axis]
         return Maps(x, np.ones(channels), np.zeros(channels))
 
+    def _is_in_pieces(self, maps: Maps) -> bool:
+        """Whether what each channel goes through by itself comes before the join.
+
+        Integers have one range per tensor: channels that were convolved reach ten times as far as those that were
+        passed by, until a norm brings both to one scale.
+        """
+        return bool(maps.pieces) and not self.form.units
+
+    def _by_piece(self, maps: Maps, write: Callable[[Maps, int], Maps]) -> Maps:
+        stops = np.cumsum([piece.shape[self.axis] for piece in maps.pieces])
+        parts = [
+            maps.channels(stop - piece.shape[self.axis], stop, piece)
+            for piece, stop in zip(maps.pieces, stops, strict=True)
+        ]
+        return self.join([write(part, i) for i, part in enumerate(parts)])
+
     def split(self, maps: Maps, positions: list[int]) -> list[Maps]:
         """Cuts the channels at those positions that are inside."""
         channels = len(maps.scale)
@@ -380,15 +408,16 @@ class Writer:
         if len(parts) == 1:
             return parts[0]
         tensor = ops.concatenate([part.tensor for part in parts], axis=self.axis)
-        return Maps(tensor, *(np.concatenate([getattr(part, name) for part in parts]) for name in ("scale", "shift")))
+        scale, shift = (np.concatenate([getattr(part, name) for part in parts]) for name in ("scale", "shift"))
+        return Maps(tensor, scale, shift, tuple(part.tensor for part in parts))
 
     def pass_by(self, part: Maps, name: str, last: bool) -> Maps:
         """Writes out channels beside those that are convolved, before both are joined; `last` if an activation follows.
 
-        Integers need an operation of their own here: LiteRT's converter gives both ends of a split and of a join one
-        range, and what comes before would be cut off at the range of what comes after.
+        Integers need an operation of their own here, unless the activation is one: LiteRT's converter gives both ends
+        of a split and of a join one range, and what comes before would be cut off at the range of what comes after.
         """
-        return self.apply(part, name, always=not self.form.units) if last or not self.form.units else part
+        return self.apply(part, name, always=not last) if last or not self.form.units else part
 
     def channel_shuffle(self, maps: Maps, groups: int) -> Maps:
         """Moves channel c of group g to place c * groups + g."""
@@ -419,9 +448,9 @@ class Writer:
         return Maps(maps.tensor, maps.scale / (255 * std), (maps.shift / 255 - mean) / std)
 
     def _pool(self, layer: keras.layers.Layer, maps: Maps) -> Maps:
-        if isinstance(layer, keras.layers.GlobalMaxPooling2D):
+        if isinstance(layer, keras.layers.GlobalMaxPooling2D) or not self.form.units:
             maps = self.apply(maps, f"{layer.name}_norm_before")
-        return replace(maps, tensor=type(layer)(data_format=self.form.data_format, name=layer.name)(maps.tensor))
+        return maps.holding(type(layer)(data_format=self.form.data_format, name=layer.name)(maps.tensor))
 
     def _head(self, layer: keras.layers.Dense, maps: Maps) -> Maps:
         kernel, bias = _kernel_and_bias(layer)

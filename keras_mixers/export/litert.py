@@ -9,6 +9,7 @@ import numpy as np
 
 from keras_mixers.export.folding import Form
 from keras_mixers.export.format import Format, Job, Quantization, Run
+from keras_mixers.export.integer_norms import fit_norms
 from keras_mixers.export.saved_model import save
 
 DEPTHWISE_TAPS = 25  # XNNPACK has kernels for up to so many, and computes larger ones ten times slower
@@ -32,8 +33,10 @@ class LiteRT(Format):
         # For a Dense layer the converter computes shapes where the batch size varies, which XNNPACK cannot do.
         form = replace(form, depthwise_taps=DEPTHWISE_TAPS, dense=False)
         if form.folded:
-            # int8 has one range per tensor: channels stay on the scale of the norm's output.
-            form = replace(form, multiply_add="depthwise", units=quantization not in ("dynamic", "int8"))
+            # int8 has one range per tensor: channels stay on the scale of the norm's output. With eight-bit weights
+            # alone a convolution would round what it takes, as a product and a sum do not.
+            multiply_add = "norm" if quantization == "dynamic" else "depthwise"
+            form = replace(form, multiply_add=multiply_add, units=quantization not in ("dynamic", "int8"))
         # The converter cannot quantise a cast: the pixels enter as float32, which it replaces by uint8.
         return replace(form, raw="float32") if form.raw and quantization == "int8" else form
 
@@ -41,6 +44,8 @@ class LiteRT(Format):
         import tensorflow as tf
 
         raw = job.form.raw is not None
+        if job.quantization == "int8" and job.form.folded:
+            fit_norms(model, job.representative)
         saved = job.folder / "saved_model"
         save(model, job, saved)
         converter = tf.lite.TFLiteConverter.from_saved_model(str(saved))

@@ -11,6 +11,7 @@ import numpy as np
 
 from keras_mixers.export.folding import Form
 from keras_mixers.export.format import METADATA, Job, Quantization, Run
+from keras_mixers.export.integer_norms import fit_norms
 from keras_mixers.export.torch_program import TorchProgram, trace
 from keras_mixers.inference.images import is_channels_first
 
@@ -37,6 +38,8 @@ class Onnx(TorchProgram):
     def write(self, model: keras.Model, job: Job) -> None:
         import onnx
 
+        if job.quantization == "int8" and job.form.folded:
+            fit_norms(model, job.representative)
         network = convert(model, job)
         if job.quantization is not None:
             network = _quantize(network, job)
@@ -115,7 +118,12 @@ def _quantize(network: Any, job: Job) -> Any:
     onnx.save(network, plain)
     quant_pre_process(plain, plain)
     if job.quantization == "dynamic":
-        quantize_dynamic(plain, quantized, per_channel=True, weight_type=QuantType.QInt8)
+        # Depthwise convolutions have few weights, and would round what they take.
+        depthwise = [
+            node.name for node in onnx.load(plain).graph.node
+            if any(attribute.name == "group" and attribute.i > 1 for attribute in node.attribute)
+        ]  # fmt: skip
+        quantize_dynamic(plain, quantized, per_channel=True, weight_type=QuantType.QInt8, nodes_to_exclude=depthwise)
     else:
         quantize_static(plain, quantized, Reader(), per_channel=True)
     return onnx.load(quantized)

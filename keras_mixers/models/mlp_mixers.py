@@ -111,7 +111,7 @@ def gMLP(
     dim: int, blocks: int, patch_size: int = 16, num_classes: int = 1000, channel_ratio: float = 6.0,
     image_size: int = 224, **options: Unpack[NetworkOptions],
 ) -> keras.Model:  # fmt: skip
-    """gMLP-dim/blocks: one MLP per block, with a spatial gating unit between its two products ("Pay Attention to MLPs").
+    """gMLP-dim/blocks: one MLP per block, with a spatial gating unit between its products ("Pay Attention to MLPs").
 
     All other arguments, the result and the errors are those of `MLPMixer`; `channel_ratio` is that of the hidden units,
     one half of which gates the other.

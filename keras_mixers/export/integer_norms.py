@@ -1,0 +1,69 @@
+"""Norms behind an activation whose feature maps have eight bits: fitted to what eight bits leave.
+
+An integer tensor has one step for all channels. Where a channel varies by less than a step, as one whose activation
+is all but 0 does, a norm with its large scale makes noise of it: the scale of a trained SplitMixer's norms reaches
+1,000 times their median. So a norm `scale * x + shift` becomes `a * q(x) + b`, with a and b per channel that come
+closest to it by least squares over representative images, where q rounds as integers do. A channel that rounds to
+nothing gives its mean.
+"""
+
+from collections.abc import Callable, Iterable
+
+import keras
+import numpy as np
+
+SMALLEST_SCALE = 1e-3  # a smaller one would leave the bias, an integer in units of the scale, no room
+
+
+def fit_norms(model: keras.Model, batches: Callable[[], Iterable[np.ndarray]]) -> None:
+    """Fits the multiply-adds of a network that was written out with `multiply_add="depthwise"`, in place.
+
+    Args:
+        model: a network of plain Keras layers.
+        batches: gives batches of representative images, as the network takes them.
+    """
+    norms = [layer for layer in model.layers if _is_norm_behind_an_activation(layer)]
+    if not norms:
+        return
+    inputs = keras.Model(model.input, [norm.input for norm in norms])
+
+    def maps_of(images: np.ndarray) -> list[np.ndarray]:
+        """Returns (positions, channels) in float64 for each norm."""
+        arrays = [keras.ops.convert_to_numpy(each).astype("float64") for each in inputs(images, training=False)]
+        axes = [-1 if norm.data_format == "channels_last" else 1 for norm in norms]
+        maps = [np.moveaxis(array, axis, -1) for array, axis in zip(arrays, axes, strict=True)]
+        return [each.reshape(-1, each.shape[-1]) for each in maps]
+
+    lows, highs = np.zeros(len(norms)), np.zeros(len(norms))
+    for images in batches():
+        maps = maps_of(images)
+        lows = np.minimum(lows, [each.min() for each in maps])
+        highs = np.maximum(highs, [each.max() for each in maps])
+    moments = [0.0] * len(norms)
+    for images in batches():
+        for i, x in enumerate(maps_of(images)):
+            q = rounded(x, lows[i], highs[i])
+            moments[i] = moments[i] + np.stack([x, q, q * q, q * x]).mean(1)
+    for norm, sums in zip(norms, moments, strict=True):
+        mean, mean_q, mean_qq, mean_qx = sums / sum(1 for _ in batches())
+        kernel, shift = norm.get_weights()
+        scale = kernel.ravel().astype("float64")
+        variance, covariance = mean_qq - mean_q**2, mean_qx - mean_q * mean
+        rounds_to_one = variance <= 1e-12 * mean_qq
+        a = np.where(rounds_to_one, 0, scale * covariance / np.where(rounds_to_one, 1, variance))
+        a = np.where(np.abs(a) < SMALLEST_SCALE, SMALLEST_SCALE, a)
+        b = scale * mean + shift - a * mean_q
+        norm.set_weights([a.reshape(kernel.shape).astype("float32"), b.astype("float32")])
+
+
+def rounded(x: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Returns float64 values as they are with eight bits from `low` to `high`, one of which is 0."""
+    step = (high - low) / 255 or 1.0
+    zero = np.rint(-low / step)
+    return (np.clip(np.rint(x / step) + zero, 0, 255) - zero) * step
+
+
+def _is_norm_behind_an_activation(layer: keras.layers.Layer) -> bool:
+    if not isinstance(layer, keras.layers.DepthwiseConv2D) or layer.kernel_size != (1, 1):
+        return False
+    return isinstance(layer.input._keras_history.operation, keras.layers.Activation)

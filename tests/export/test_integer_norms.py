@@ -1,0 +1,91 @@
+"""Eight-bit feature maps: norms are fitted to what rounding leaves, and no join has a coarser range than it needs."""
+
+import keras
+import numpy as np
+import pytest
+from drawn_images import scenes
+from keras import ops
+from small_networks import small
+
+import keras_mixers
+from keras_mixers.export import export_model
+from keras_mixers.export.folding import Form, lower
+from keras_mixers.export.integer_norms import fit_norms, rounded
+
+INTEGERS = Form(units=False, multiply_add="depthwise", dense=False)
+
+
+@pytest.fixture
+def network(randomize):
+    """A network with channels that are all but constant before a norm, as trained ones have."""
+    network = randomize(small("SplitMixerI", dim=24, input_shape=(16, 16, 3)))
+    network.pixels = keras_mixers.get_preset("splitmixer_i_256_8").pixels
+    mixer = network.get_layer("block_0_spatial")
+    for weight, change in (
+        (mixer.height_convolution.kernel, lambda kernel: 0.1 * kernel[:, :, :6]),
+        (mixer.height_convolution.bias, lambda bias: -3 + 0 * bias[:6]),  # GELU leaves -0.004
+        (mixer.height_norm.moving_mean, lambda mean: -0.004 + 0 * mean[:6]),
+        (mixer.height_norm.moving_variance, lambda variance: 1e-6 + 0 * variance[:6]),
+    ):
+        value = np.array(ops.convert_to_numpy(weight))
+        value[(slice(None),) * (value.ndim - 1 if value.ndim == 1 else 2) + (slice(6),)] = change(value)
+        weight.assign(value)
+    return network
+
+
+@pytest.mark.backend_independent
+def test_rounds_as_integers_do():
+    values = np.array([-0.17, -0.02, 0.0, 0.3, 10.0])
+    step = 10.17 / 255
+    np.testing.assert_allclose(rounded(values, -0.17, 10.0), [-4 * step, -step, 0, 8 * step, 251 * step])
+    assert not rounded(np.zeros(3), 0.0, 0.0).any()
+
+
+@pytest.mark.backend_independent
+@pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
+def test_fits_are_those_of_least_squares(data_format, network, rng):
+    images = rng.normal(size=(6, 16, 16, 3)).astype("float32")
+    written = lower(network, Form(units=False, multiply_add="depthwise", data_format=data_format))
+    norm = written.get_layer("block_0_spatial_branch_norm")
+    before = keras.Model(written.input, [norm.input, norm.output])
+    x, y = (ops.convert_to_numpy(each).astype("float64") for each in before(images, training=False))
+    x, y = (np.moveaxis(each, -1 if data_format == "channels_last" else 1, 0).reshape(24, -1) for each in (x, y))
+    fit_norms(written, lambda: iter([images[:3], images[3:]]))
+    q = rounded(x, min(0, x.min()), x.max())
+    a, b = (weight.ravel() for weight in norm.get_weights())
+    for channel in range(6, 24):
+        expected = np.linalg.lstsq(np.stack([q[channel], np.ones_like(q[channel])], 1), y[channel], rcond=None)[0]
+        np.testing.assert_allclose([a[channel], b[channel]], expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(b[:6], y[:6].mean(1), rtol=1e-5)  # they round to nothing: their mean is left
+    assert (a[:6] <= 1e-3).all()
+
+
+@pytest.mark.parametrize("suffix", [".tflite", ".onnx"])
+def test_integers_make_no_noise_of_channels_that_are_all_but_constant(suffix, network, tmp_path, monkeypatch):
+    writer = {".tflite": "tensorflow", ".onnx": "torch"}[suffix]
+    if keras.backend.backend() != writer:
+        pytest.skip(f"{writer} writes it, whichever backend starts it")
+
+    def difference(name):
+        arguments = {"quantization": "int8", "representative_data": scenes(8, 16), "tolerance": 100}
+        return export_model(network, tmp_path / f"{name}{suffix}", **arguments).max_difference
+
+    fitted = difference("fitted")
+    monkeypatch.setattr(f"keras_mixers.export.{'litert' if suffix == '.tflite' else 'onnx'}.fit_norms", lambda *_: None)
+    assert fitted < 0.5 * difference("as_trained")
+
+
+@pytest.mark.backend_independent
+@pytest.mark.parametrize("builder", ["SplitMixerI", "SplitMixerII", "SplitMixerIII", "SplitMixerV"])
+def test_channels_are_joined_on_the_scale_of_their_norm(builder, randomize):
+    """Convolved channels reach ten times as far as those that were passed by, until a norm follows."""
+    written = lower(randomize(small(builder, dim=12, blocks=3)), INTEGERS)
+    joins = [operation for operation in written.operations if type(operation).__name__ == "Concatenate"]
+    before_a_norm = [
+        node.operation.name
+        for join in joins
+        for tensor in join._inbound_nodes[-1].input_tensors
+        if isinstance((node := tensor._keras_history).operation, keras.layers.Activation)
+    ]
+    assert joins
+    assert not before_a_norm
