@@ -133,7 +133,7 @@ def test_resumes_only_with_the_images_and_the_split_it_began_with(refused, run, 
         (True, ("--resume", "--set", "learning_rate=1"), "began with learning_rate=0.02; resume it with the same rec"),
         (False, ("--validation-part", 1), "validation_part must be in (0, 1), got validation_part=1.0."),
         (False, ("--weights", "no.keras"), "There is no file of weights at 'no.keras'."),
-        (False, ("--weights", "imagenet"), "weights of 'splitmixer_i_256_8' by name are none yet, got weights='imag"),
+        (False, ("--weights", "imagenet"), "weights of 'splitmixer_i_256_8' by name are 'cifar10', got weights='imag"),
         (False, ("--freeze", 3), "freeze must be a number of blocks from 0 to 2, got freeze=3."),
     ],
 )
