@@ -3,6 +3,8 @@
 import dataclasses
 from typing import Any
 
+from keras_mixers.layers.validation import lists_to_tuples
+
 # The steps that `layers` replace.
 REPLACED = ("translate", "flip", "rand_augment", "color_jitter", "random_erasing", "mixup", "cutmix")
 MAX_MAGNITUDE = 30
@@ -100,6 +102,7 @@ class Augmentation:
     layers: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        lists_to_tuples(self)
         for name, (holds, rule) in RULES.items():
             if not holds(value := getattr(self, name)):
                 raise ValueError(f"{name} must be {rule}, got {name}={value!r}.")

@@ -376,7 +376,7 @@ class Writer:
         return Maps(x, np.ones(channels), np.zeros(channels))
 
     def _is_in_pieces(self, maps: Maps) -> bool:
-        """Whether what each channel goes through by itself comes before the join.
+        """Whether the activation and the norm of joined channels are written before the join, piece by piece.
 
         Integers have one range per tensor: channels that were convolved reach ten times as far as those that were
         passed by, until a norm brings both to one scale.

@@ -1,13 +1,13 @@
 """Norms behind an activation whose feature maps have eight bits: fitted to what eight bits leave.
 
 An integer tensor has one step for all channels. Where a channel varies by less than a step, as one whose activation
-is all but 0 does, a norm with its large scale makes noise of it: the scale of a trained SplitMixer's norms reaches
+is all but 0 does, a norm with its large scale makes noise of it: the scales of a trained SplitMixer's norms reach
 1,000 times their median. So a norm `scale * x + shift` becomes `a * q(x) + b`, with a and b per channel that come
 closest to it by least squares over representative images, where q rounds as integers do. A channel that rounds to
 nothing gives its mean.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 import keras
 import numpy as np
@@ -27,30 +27,29 @@ def fit_norms(model: keras.Model, batches: Callable[[], Iterable[np.ndarray]]) -
         return
     inputs = keras.Model(model.input, [norm.input for norm in norms])
 
-    def maps_of(images: np.ndarray) -> list[np.ndarray]:
-        """Returns (positions, channels) in float64 for each norm."""
-        arrays = [keras.ops.convert_to_numpy(each).astype("float64") for each in inputs(images, training=False)]
-        axes = [-1 if norm.data_format == "channels_last" else 1 for norm in norms]
-        maps = [np.moveaxis(array, axis, -1) for array, axis in zip(arrays, axes, strict=True)]
-        return [each.reshape(-1, each.shape[-1]) for each in maps]
+    def maps() -> Iterator[tuple[int, np.ndarray]]:
+        """Yields (channels, positions) in float64 for each norm, image by image: those of large networks are large."""
+        for images in batches():
+            for image in images:
+                for i, x in enumerate(inputs.predict_on_batch(image[None])):
+                    axis = -1 if norms[i].data_format == "channels_last" else 1
+                    yield i, np.moveaxis(x, axis, 0).reshape(x.shape[axis], -1).astype("float64")
 
-    lows, highs = np.zeros(len(norms)), np.zeros(len(norms))
-    for images in batches():
-        maps = maps_of(images)
-        lows = np.minimum(lows, [each.min() for each in maps])
-        highs = np.maximum(highs, [each.max() for each in maps])
-    moments = [0.0] * len(norms)
-    for images in batches():
-        for i, x in enumerate(maps_of(images)):
-            q = rounded(x, lows[i], highs[i])
-            moments[i] = moments[i] + np.stack([x, q, q * q, q * x]).mean(1)
-    for norm, sums in zip(norms, moments, strict=True):
-        mean, mean_q, mean_qq, mean_qx = sums / sum(1 for _ in batches())
+    lows, highs = np.zeros((2, len(norms)))
+    for i, x in maps():
+        lows[i], highs[i] = min(lows[i], x.min()), max(highs[i], x.max())
+    moments, counts = [0.0] * len(norms), np.zeros(len(norms))
+    for i, x in maps():
+        q = rounded(x, lows[i], highs[i])
+        moments[i] = moments[i] + np.stack([x, q, q * q, q * x]).sum(2)
+        counts[i] += x.shape[1]
+    for norm, sums, count in zip(norms, moments, counts, strict=True):
+        mean, mean_q, mean_qq, mean_qx = sums / count
         kernel, shift = norm.get_weights()
         scale = kernel.ravel().astype("float64")
         variance, covariance = mean_qq - mean_q**2, mean_qx - mean_q * mean
-        rounds_to_one = variance <= 1e-12 * mean_qq
-        a = np.where(rounds_to_one, 0, scale * covariance / np.where(rounds_to_one, 1, variance))
+        is_constant = variance <= 1e-12 * mean_qq
+        a = np.where(is_constant, 0, scale * covariance / np.where(is_constant, 1, variance))
         a = np.where(np.abs(a) < SMALLEST_SCALE, SMALLEST_SCALE, a)
         b = scale * mean + shift - a * mean_q
         norm.set_weights([a.reshape(kernel.shape).astype("float32"), b.astype("float32")])

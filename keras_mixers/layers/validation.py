@@ -22,6 +22,13 @@ class UnknownLayerError(ValueError):
     """A network has a layer that cannot be written out in plain Keras layers, such as a mixer of the user's own."""
 
 
+def lists_to_tuples(settings: object) -> None:
+    """Makes tuples of the lists in a frozen dataclass, so that it equals what is read from JSON, and hashes."""
+    for name, value in vars(settings).items():
+        if isinstance(value, list):
+            object.__setattr__(settings, name, tuple(value))
+
+
 def check_positive_int(name: str, value: object) -> int:
     """Returns `value` as an int if it is a whole number of at least 1."""
     if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 1:

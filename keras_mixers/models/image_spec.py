@@ -8,7 +8,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from keras_mixers.layers.validation import check_choice, check_colors, check_data_format, check_positive_int
+from keras_mixers.layers.validation import (
+    check_choice,
+    check_colors,
+    check_data_format,
+    check_positive_int,
+    lists_to_tuples,
+)
 
 RGB = tuple[float, float, float]
 FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
@@ -41,6 +47,7 @@ class ImageSpec:
     interpolation: str = "bicubic"
 
     def __post_init__(self) -> None:
+        lists_to_tuples(self)
         check_positive_int("size", self.size)
         check_colors("mean", self.mean)
         check_colors("std", self.std, above=0)

@@ -151,10 +151,8 @@ class Recipe:
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "Recipe":
         """Returns the recipe that `to_json` gave; a field that was removed since is left out where it was off."""
-        parts = {}
-        for name, kind in (("pixels", ImageSpec), ("augmentation", Augmentation)):
-            items = _known(kind, values[name]).items()
-            parts[name] = kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in items})
+        kinds = {"pixels": ImageSpec, "augmentation": Augmentation}
+        parts = {name: kind(**_known(kind, values[name])) for name, kind in kinds.items()}
         return cls(**{**_known(cls, values), **parts})
 
 

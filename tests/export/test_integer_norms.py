@@ -10,7 +10,7 @@ from small_networks import small
 import keras_mixers
 from keras_mixers.export import export_model
 from keras_mixers.export.folding import Form, lower
-from keras_mixers.export.integer_norms import fit_norms, rounded
+from keras_mixers.export.integer_norms import _is_norm_behind_an_activation, fit_norms, rounded
 
 INTEGERS = Form(units=False, multiply_add="depthwise", dense=False)
 
@@ -21,15 +21,18 @@ def network(randomize):
     network = randomize(small("SplitMixerI", dim=24, input_shape=(16, 16, 3)))
     network.pixels = keras_mixers.get_preset("splitmixer_i_256_8").pixels
     mixer = network.get_layer("block_0_spatial")
-    for weight, change in (
-        (mixer.height_convolution.kernel, lambda kernel: 0.1 * kernel[:, :, :6]),
-        (mixer.height_convolution.bias, lambda bias: -3 + 0 * bias[:6]),  # GELU leaves -0.004
-        (mixer.height_norm.moving_mean, lambda mean: -0.004 + 0 * mean[:6]),
-        (mixer.height_norm.moving_variance, lambda variance: 1e-6 + 0 * variance[:6]),
+    convolution, norm = mixer.height_convolution, mixer.height_norm
+    kernel = np.array(ops.convert_to_numpy(convolution.kernel))
+    kernel[:, :, :6] *= 0.1
+    convolution.kernel.assign(kernel)
+    for weight, value in (
+        (convolution.bias, -3),  # of which GELU leaves -0.004
+        (norm.moving_mean, -0.004),
+        (norm.moving_variance, 1e-6),
     ):
-        value = np.array(ops.convert_to_numpy(weight))
-        value[(slice(None),) * (value.ndim - 1 if value.ndim == 1 else 2) + (slice(6),)] = change(value)
-        weight.assign(value)
+        values = np.array(ops.convert_to_numpy(weight))
+        values[:6] = value
+        weight.assign(values)
     return network
 
 
@@ -79,13 +82,22 @@ def test_integers_make_no_noise_of_channels_that_are_all_but_constant(suffix, ne
 @pytest.mark.parametrize("builder", ["SplitMixerI", "SplitMixerII", "SplitMixerIII", "SplitMixerV"])
 def test_channels_are_joined_on_the_scale_of_their_norm(builder, randomize):
     """Convolved channels reach ten times as far as those that were passed by, until a norm follows."""
-    written = lower(randomize(small(builder, dim=12, blocks=3)), INTEGERS)
-    joins = [operation for operation in written.operations if type(operation).__name__ == "Concatenate"]
-    before_a_norm = [
-        node.operation.name
-        for join in joins
-        for tensor in join._inbound_nodes[-1].input_tensors
-        if isinstance((node := tensor._keras_history).operation, keras.layers.Activation)
-    ]
-    assert joins
-    assert not before_a_norm
+    network = randomize(small(builder, dim=12, blocks=3))
+
+    def joins_behind_norms(form):
+        joins = [each for each in lower(network, form).operations if type(each).__name__ == "Concatenate"]
+        parts = [[part._keras_history.operation for part in join._inbound_nodes[-1].input_tensors] for join in joins]
+        return [all(_is_norm_behind_an_activation(part) for part in each) for each in parts]
+
+    once_more = 3 if builder == "SplitMixerV" else 0  # between its two steps nothing is activated
+    assert joins_behind_norms(INTEGERS).count(True) == 3
+    assert joins_behind_norms(INTEGERS).count(False) == once_more
+    assert not any(joins_behind_norms(Form(multiply_add="depthwise")))  # floats take one activation for all
+
+
+@pytest.mark.backend_independent
+def test_scales_of_a_trained_splitmixer_reach_1000_times_their_median():
+    written = lower(keras_mixers.create_model("splitmixer_i_256_8", weights="cifar10"), INTEGERS)
+    norms = [layer for layer in written.layers if _is_norm_behind_an_activation(layer)]
+    scales = np.concatenate([np.abs(norm.get_weights()[0]).ravel() for norm in norms])
+    assert scales.max() > 1000 * np.median(scales)

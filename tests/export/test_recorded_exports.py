@@ -33,6 +33,22 @@ def test_every_backend_format_and_quantization():
             assert float(row["difference"]) <= (1e-2 if row["quantization"] else 1e-5)
 
 
+@pytest.mark.parametrize(
+    "network",
+    [
+        "convmixer_256_8_p2_k5",
+        pytest.param(
+            "splitmixer_i_256_8",
+            marks=pytest.mark.xfail(strict=True, reason='it loses 3 at 93 %: docs/export.md, "Eight bits", says why'),
+        ),
+    ],
+)
+def test_int8_loses_at_most_a_point(network):
+    rows = [row for row in script("exports").read() if (row["network"], row["quantization"]) == (network, "int8")]
+    assert len(rows) == 6
+    assert all(float(row["network_top1"]) - float(row["top1"]) <= 1 for row in rows)
+
+
 def test_page_says_what_smaller_numbers_cost():
     page = " ".join((DOCS / "export.md").read_text().split())
     lost = {}
@@ -51,7 +67,6 @@ def test_page_says_what_smaller_numbers_cost():
         max(points for (_, _, quantization), points in lost.items() if quantization == "dynamic"),
         max(points for (_, _, quantization), points in lost.items() if quantization == "float16"),
     ) in page
-    assert max(conv) <= 1
 
 
 def test_sizes_that_the_page_tells_are_the_tables():

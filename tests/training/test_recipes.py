@@ -130,6 +130,13 @@ def test_fields_are_changed_by_name_and_text_is_read():
     assert get_recipe("cifar10_splitmixer_i").epochs == 100
 
 
+def test_lists_are_tuples_as_a_run_that_resumes_reads_them():
+    settings = {"augmentation.rand_augment": "[1, 5]", "pixels.mean": "[0.5, 0.4, 0.3]"}
+    recipe = get_recipe("cifar10_splitmixer_i").change(settings)
+    assert (recipe.augmentation.rand_augment, recipe.pixels.mean) == ((1, 5), (0.5, 0.4, 0.3))
+    assert Recipe.from_json(recipe.to_json()) == recipe
+
+
 @pytest.mark.parametrize("name", RECIPES)
 def test_survives_json(name):
     assert Recipe.from_json(get_recipe(name).to_json()) == get_recipe(name)
