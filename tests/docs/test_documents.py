@@ -60,7 +60,8 @@ def surroundings(tmp_path_factory):
 
 @pytest.mark.backend_independent
 @pytest.mark.parametrize("document", [name for name in DOCUMENTS if any(blocks(name))])
-@mock.patch.dict(keras_mixers.export.FORMATS)  # to which a page adds its own
+@mock.patch.dict(keras_mixers.export.FORMATS)  # to which a page adds its own, and to these as well
+@mock.patch.dict(keras_mixers.models.PRESETS)
 def test_code_runs(document, surroundings):
     """Blocks of a page follow one another, as they are read; those of README.md are taken one by one."""
     names = {}
