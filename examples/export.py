@@ -24,7 +24,7 @@ parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.R
 parser.add_argument("--output-dir", type=Path, default=Path("runs/export"))
 output_dir = parser.parse_args().output_dir
 output_dir.mkdir(parents=True, exist_ok=True)
-keep_memory()  # on a CPU: JAX and PyTorch then compute faster
+keep_memory()  # on a CPU it then computes faster
 keras.utils.set_random_seed(0)
 
 # Train.

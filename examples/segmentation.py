@@ -41,7 +41,7 @@ parser.add_argument("--epochs", type=int, default=10)
 parser.add_argument("--train-images", type=int, default=1600)
 arguments = parser.parse_args()
 arguments.output_dir.mkdir(parents=True, exist_ok=True)
-keep_memory()  # on a CPU: JAX and PyTorch then compute faster
+keep_memory()  # on a CPU it then computes faster
 keras.utils.set_random_seed(0)
 
 

@@ -8,6 +8,7 @@ import contextvars
 import ctypes
 import os
 import platform
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -314,12 +315,13 @@ def keep_memory() -> bool:
     """Stops the C library from returning freed memory to the system, where that makes a CPU compute faster.
 
     Otherwise glibc returns every large feature map as soon as it is freed, and requests and clears the next one again,
-    which takes longer than computing it. JAX and PyTorch suffer from that under Linux; TensorFlow keeps its memory
-    itself. The setting holds for the whole process until it ends: what the process has taken once, it keeps. `fit` and
-    the commands call this; the environment variable `KERAS_MIXERS_KEEP_MEMORY=0` refuses it.
+    which takes longer than computing it. JAX and PyTorch suffer from that under Linux, and TensorFlow where a feature
+    map of a batch takes 32 MiB or more. The setting holds for the whole process until it ends: what the process has
+    taken once, it keeps. `fit` and the commands call this; the environment variable `KERAS_MIXERS_KEEP_MEMORY=0`
+    refuses it.
 
-    On JAX it must be called before the first array is made: its threads, once started, have their own heaps, which no
-    setting reaches. If it is too late a warning says so.
+    On JAX and TensorFlow it must be called before the first array is made: their threads, once started, have their own
+    heaps, which no setting reaches. If it is too late a warning says so.
 
     Returns:
         Whether this process keeps its memory now.
@@ -327,11 +329,34 @@ def keep_memory() -> bool:
     return False
 
 
+_heap_is_shared = False
+
+
+def keep_memory_of_threads(library: str, started: bool, on_cpu: bool) -> bool:
+    """Does what `keep_memory` describes for a library whose own threads allocate: before they start, all get one heap.
+
+    Args:
+        library: its name, for the warning.
+        started: whether it has started its threads.
+        on_cpu: whether it computes, or will compute, on a CPU.
+    """
+    global _heap_is_shared
+    if not started:
+        _heap_is_shared = on_cpu and keep_freed_memory(one_heap=True)
+    elif on_cpu and not _heap_is_shared and os.environ.get(KEEP_MEMORY) != "0":
+        warnings.warn(
+            f"{library} has started its threads already, so that this process cannot keep its memory, and computes at "
+            "down to half its speed: call keras_mixers.training.keep_memory() before the first array is made.",
+            stacklevel=3,
+        )
+    return on_cpu and _heap_is_shared
+
+
 def keep_freed_memory(one_heap: bool = False) -> bool:
     """Sets glibc's parameters; returns False under another C library, or if the environment refuses it.
 
     Args:
-        one_heap: whether all threads share one, as those of JAX must, whose own heaps hold no large blocks.
+        one_heap: whether all threads share one: threads' own heaps hold no large blocks.
     """
     if os.environ.get(KEEP_MEMORY) == "0" or platform.libc_ver()[0] != "glibc":
         return False

@@ -2,8 +2,6 @@
 
 import functools
 import glob
-import os
-import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -53,22 +51,11 @@ def peak_memory() -> int:
     return statistics["peak_bytes_in_use"] if statistics else contract.peak_memory()
 
 
-_keeps_memory = False
-
-
 def keep_memory() -> bool:
-    global _keeps_memory
     from jax._src import xla_bridge  # JAX has no public way to ask whether it has started
 
-    if not xla_bridge.backends_are_initialized():
-        _keeps_memory = not _has_accelerator() and contract.keep_freed_memory(one_heap=True)
-    elif not _keeps_memory and device() == "cpu" and os.environ.get(contract.KEEP_MEMORY) != "0":
-        warnings.warn(
-            "JAX has started its threads already, so that this process cannot keep its memory, and computes at half "
-            "its speed: call keras_mixers.training.keep_memory() before the first array is made.",
-            stacklevel=2,
-        )
-    return _keeps_memory
+    started = xla_bridge.backends_are_initialized()
+    return contract.keep_memory_of_threads("JAX", started, device() == "cpu" if started else not _has_accelerator())
 
 
 def _has_accelerator() -> bool:

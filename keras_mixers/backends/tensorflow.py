@@ -18,6 +18,7 @@ __all__ = [
     "depthwise_native",
     "device",
     "gpu_name",
+    "keep_memory",
     "layer_norm",
     "peak_memory",
     "post_norm",
@@ -42,6 +43,14 @@ def peak_memory() -> int:
     if device() != "gpu":
         return contract.peak_memory()
     return tf.config.experimental.get_memory_info("GPU:0")["peak"]
+
+
+def keep_memory() -> bool:
+    from tensorflow.python.eager import context  # TensorFlow has no public way to ask whether it has started
+
+    started = context.context()._initialized
+    accelerators = [found for found in tf.config.get_visible_devices() if found.device_type != "CPU"]
+    return contract.keep_memory_of_threads("TensorFlow", started, device() == "cpu" if started else not accelerators)
 
 
 def xla_is_fast() -> bool:

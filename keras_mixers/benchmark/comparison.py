@@ -107,7 +107,7 @@ def compare(
         OSError: if files cannot be written.
         FloatingPointError: if a loss becomes infinite or not a number.
     """
-    backends.keep_memory()  # before JAX starts its threads
+    backends.keep_memory()  # before JAX or TensorFlow starts its threads
     models, seeds, changes = list(dict.fromkeys(models)), list(dict.fromkeys(seeds)), dict(changes or {})
     if not (models and seeds):
         raise ValueError(f"models and seeds must name at least one each, got models={models}, seeds={seeds}.")

@@ -61,7 +61,7 @@ def reproduce(
     if Path(results).is_dir() or not Path(results).parent.is_dir():
         advice = "make its folder" if not Path(results).is_dir() else "name a file"
         raise ValueError(f"results must be a file in a folder that exists, got results={str(results)!r}; {advice}.")
-    backends.keep_memory()  # before JAX starts its threads
+    backends.keep_memory()  # before JAX or TensorFlow starts its threads
     machine = describe_environment()
     backend = machine.backend.split()[0]
     wanted = []

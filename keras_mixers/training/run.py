@@ -93,7 +93,7 @@ def fit(
         FloatingPointError: if the loss becomes infinite or not a number.
         ConnectionError: if the data set cannot be fetched, or another process of the run has ended.
     """
-    backends.keep_memory()  # before JAX starts its threads
+    backends.keep_memory()  # before JAX or TensorFlow starts its threads
     recipe = get_recipe(recipe) if isinstance(recipe, str) else recipe
     devices, directory = find_devices(devices), Path(output_dir)
     recipe = choose_precision(recipe, directory, resume)
