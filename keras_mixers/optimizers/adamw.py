@@ -9,8 +9,33 @@ from keras_mixers import backends
 from keras_mixers.layers.validation import check_positive
 
 
+class PyTorchsAdam:
+    """What both optimisers do as PyTorch does: ε is added to the corrected √v̂, and the whole batch is clipped."""
+
+    def _clip_gradients(self, grads: list[Any]) -> list[Any]:
+        clips = self.clipnorm or self.global_clipnorm or self.clipvalue
+        return backends.clip_whole_batch(super()._clip_gradients, grads) if clips else grads
+
+    @property
+    def _beta_2(self) -> float:
+        return self.beta_2
+
+    @property
+    def epsilon(self) -> Any:
+        """What Keras is to add to √v: ε · √(1 - β₂ᵗ)."""
+        step = ops.cast(self.iterations + 1, "float32")
+        return self._epsilon * ops.sqrt(1 - ops.power(self._beta_2, step))
+
+    @epsilon.setter
+    def epsilon(self, epsilon: float) -> None:
+        self._epsilon = check_positive("epsilon", epsilon)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "epsilon": self._epsilon}
+
+
 @keras.saving.register_keras_serializable(package="keras_mixers")
-class AdamW(backends.adamw()):
+class AdamW(PyTorchsAdam, backends.adamw()):
     """Keras's AdamW with epsilon where PyTorch and the Adam paper's algorithm have it, and PyTorch's default of 1e-8.
 
     With m and v the moving averages of a gradient and of its square, step t at learning rate η changes a weight by
@@ -38,20 +63,3 @@ class AdamW(backends.adamw()):
     ) -> None:
         kwargs.setdefault("name", "adamw")
         super().__init__(learning_rate=learning_rate, weight_decay=weight_decay, epsilon=epsilon, **kwargs)
-
-    def _clip_gradients(self, grads: list[Any]) -> list[Any]:
-        clips = self.clipnorm or self.global_clipnorm or self.clipvalue
-        return backends.clip_whole_batch(super()._clip_gradients, grads) if clips else grads
-
-    @property
-    def epsilon(self) -> Any:
-        """What Keras is to add to √v: ε · √(1 - β₂ᵗ)."""
-        step = ops.cast(self.iterations + 1, "float32")
-        return self._epsilon * ops.sqrt(1 - ops.power(self.beta_2, step))
-
-    @epsilon.setter
-    def epsilon(self, epsilon: float) -> None:
-        self._epsilon = check_positive("epsilon", epsilon)
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "epsilon": self._epsilon}

@@ -5,11 +5,12 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_mixers.layers.validation import check_keras, check_positive
+from keras_mixers.layers.validation import check_keras
+from keras_mixers.optimizers.adamw import PyTorchsAdam
 
 
 @keras.saving.register_keras_serializable(package="keras_mixers")
-class Muon(keras.optimizers.Muon):
+class Muon(PyTorchsAdam, keras.optimizers.Muon):
     """Keras's Muon for all kernels but the head's, AdamW for the rest.
 
     The momentum of a kernel, as a matrix M = U S Vᵀ, is replaced by about U Vᵀ: all of its directions are learnt
@@ -42,8 +43,11 @@ class Muon(keras.optimizers.Muon):
         kwargs.setdefault("exclude_layers", ["head"])
         kwargs["adam_weight_decay"] = weight_decay
         kwargs["exclude_embeddings"] = False  # a patch embedding is a convolution
-        check_positive("epsilon", epsilon)
         super().__init__(learning_rate=learning_rate, weight_decay=weight_decay, epsilon=epsilon, **kwargs)
+
+    @property
+    def _beta_2(self) -> float:
+        return self.adam_beta_2
 
     def _should_use_adamw(self, variable: keras.Variable) -> bool:
         return len(variable.shape) != 4 and super()._should_use_adamw(variable)

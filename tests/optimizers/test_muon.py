@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+import torch
 
 import keras_mixers
 from keras_mixers.training import AdamW, Muon
@@ -54,13 +55,18 @@ def test_a_kernel_follows_its_definition(shape, matrix, rng):
 
 
 @needs_muon
+@pytest.mark.parametrize("epsilon", [1e-8, 0.5])
 @pytest.mark.parametrize(("name", "shape"), [("head", (6, 4)), ("norm", (7,))])
-def test_everything_else_follows_adamw(name, shape, rng):
+def test_everything_else_follows_adamw(name, shape, epsilon, rng):
+    """PyTorch's: Keras's own adds a large epsilon in another place."""
     start, gradients = rng.standard_normal(shape), rng.standard_normal((3, 1, *shape))
-    (found,) = apply(Muon(RATE, weight_decay=DECAY), [variable(start, name)], gradients)
-    adamw = keras.optimizers.AdamW(RATE, weight_decay=DECAY, epsilon=1e-8)
-    (expected,) = apply(adamw, [variable(start, name)], gradients)
-    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+    (found,) = apply(Muon(RATE, weight_decay=DECAY, epsilon=epsilon), [variable(start, name)], gradients)
+    expected = torch.tensor(start, dtype=torch.float32, requires_grad=True)
+    adamw = torch.optim.AdamW([expected], lr=RATE, weight_decay=DECAY, eps=epsilon)
+    for (gradient,) in gradients:
+        expected.grad = torch.tensor(gradient, dtype=torch.float32)
+        adamw.step()
+    np.testing.assert_allclose(found, expected.detach(), rtol=1e-4, atol=1e-5)
 
 
 @needs_muon

@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 import torch
 import torch_networks
+import torch_training
 
 import keras_mixers
-from keras_mixers.training import AdamW, TriangularSchedule
+from keras_mixers.training import AdamW, Muon, TriangularSchedule
 
 STEPS, BATCH, SIDE, CLASSES = 10, 32, 16, 10
 WEIGHT_DECAY = 0.005
@@ -31,12 +32,15 @@ def batches():
     return (classes[labels] + rng.standard_normal((STEPS, BATCH, 3, SIDE, SIDE))).astype("float32"), labels
 
 
-def train_in_pytorch(network, images, labels, maximum, epsilon):
-    optimizer = torch.optim.AdamW(network.parameters(), lr=maximum, eps=epsilon, weight_decay=WEIGHT_DECAY)
+IN_PYTORCH = {AdamW: torch_training.AdamW, Muon: torch_training.Muon}
+
+
+def train_in_pytorch(network, images, labels, optimizer, maximum, epsilon):
+    optimizer = IN_PYTORCH[optimizer](network, WEIGHT_DECAY, epsilon)
     network.train()
     losses = []
     for x, y, rate in zip(torch.from_numpy(images), torch.from_numpy(labels), rates(maximum), strict=True):
-        optimizer.param_groups[0]["lr"] = rate
+        optimizer.set_rate(rate)
         optimizer.zero_grad()
         loss = torch.nn.functional.cross_entropy(network(x), y)
         loss.backward()
@@ -46,11 +50,11 @@ def train_in_pytorch(network, images, labels, maximum, epsilon):
     return losses
 
 
-def train_in_keras(model, images, labels, maximum, epsilon):
+def train_in_keras(model, images, labels, optimizer, maximum, epsilon):
     schedule = TriangularSchedule(maximum, epochs=STEPS, steps_per_epoch=1)
     np.testing.assert_allclose([float(schedule(step)) for step in range(STEPS)], rates(maximum), rtol=1e-6)
     model.compile(
-        AdamW(schedule, weight_decay=WEIGHT_DECAY, epsilon=epsilon, global_clipnorm=1.0),
+        optimizer(schedule, weight_decay=WEIGHT_DECAY, epsilon=epsilon, global_clipnorm=1.0),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
     )
     losses = []
@@ -71,12 +75,12 @@ def unbiased(running_variance, values):
 
 
 @pytest.mark.parametrize(
-    ("maximum", "epsilon"),
-    [(0.05, 1e-8), pytest.param(0.01, 1e-3, marks=pytest.mark.backend_independent)],
-    ids=["CIFAR-10", "ImageNet"],
+    ("optimizer", "maximum", "epsilon"),
+    [(AdamW, 0.05, 1e-8), pytest.param(AdamW, 0.01, 1e-3, marks=pytest.mark.backend_independent), (Muon, 0.05, 1e-8)],
+    ids=["CIFAR-10", "ImageNet", "the short recipe"],
 )
 @pytest.mark.parametrize("builder", NETWORKS)
-def test_ten_steps_are_pytorchs(builder, maximum, epsilon):
+def test_ten_steps_are_pytorchs(builder, optimizer, maximum, epsilon):
     arguments, layout = NETWORKS[builder]
     torch.manual_seed(0)
     network = torch_networks.counterpart(builder, {**SIZES, **arguments}, layout)
@@ -85,8 +89,8 @@ def test_ten_steps_are_pytorchs(builder, maximum, epsilon):
     start = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     images, labels = batches()
 
-    expected_losses = train_in_pytorch(network, images, labels, maximum, epsilon)
-    losses = train_in_keras(model, images, labels, maximum, epsilon)
+    expected_losses = train_in_pytorch(network, images, labels, optimizer, maximum, epsilon)
+    losses = train_in_keras(model, images, labels, optimizer, maximum, epsilon)
 
     np.testing.assert_allclose(losses, expected_losses, rtol=1e-4)
     values = BATCH * (SIDE // SIZES["patch_size"]) ** 2
