@@ -159,18 +159,20 @@ def test_the_recipes_are_listed_without_what_trains_them():
 
 
 @pytest.mark.parametrize(
-    ("start", "policy"),
+    ("start", "is_own"),
     [
-        (("-m", "keras_mixers", "list"), "PASSIVE"),
-        (("-c", "import keras_mixers"), "None"),
-        (("-c", "import keras_mixers", "-m", "keras_mixers"), "None"),
+        (("-m", "keras_mixers", "list"), True),
+        (("-c", "import keras_mixers"), False),
+        (("-c", "import keras_mixers", "-m", "keras_mixers"), False),
     ],
 )
-def test_threads_are_passive_only_in_a_process_of_its_own(start, policy, tmp_path):
+def test_threads_and_onednn_are_set_only_in_a_process_of_its_own(start, is_own, tmp_path):
     """A hook that runs when Python ends tells what the process has set."""
-    hook = "import atexit, os, sys\natexit.register(lambda: print(os.environ.get('OMP_WAIT_POLICY'), file=sys.stderr))"
-    (tmp_path / "sitecustomize.py").write_text(hook)
-    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    names = ("OMP_WAIT_POLICY", "TF_ENABLE_ONEDNN_OPTS")
+    tell = f"print(*map(os.environ.get, {names}), file=sys.stderr)"
+    (tmp_path / "sitecustomize.py").write_text(f"import atexit, os, sys\natexit.register(lambda: {tell})")
+    environment = {name: value for name, value in os.environ.items() if name not in names}
     environment["PYTHONPATH"] = os.pathsep.join([str(tmp_path), str(ROOT)])
     done = subprocess.run([sys.executable, *start], env=environment, capture_output=True, text=True, check=True)
-    assert done.stderr.split()[-1] == policy
+    onednn = str(int(keras.backend.backend() == "tensorflow"))
+    assert done.stderr.split()[-2:] == (["PASSIVE", onednn] if is_own else ["None", "None"])

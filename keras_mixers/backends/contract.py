@@ -315,10 +315,10 @@ def keep_memory() -> bool:
     """Stops the C library from returning freed memory to the system, where that makes a CPU compute faster.
 
     Otherwise glibc returns every large feature map as soon as it is freed, and requests and clears the next one again,
-    which takes longer than computing it. JAX and PyTorch suffer from that under Linux, and TensorFlow where a feature
-    map of a batch takes 32 MiB or more. The setting holds for the whole process until it ends: what the process has
-    taken once, it keeps. `fit` and the commands call this; the environment variable `KERAS_MIXERS_KEEP_MEMORY=0`
-    refuses it.
+    which takes longer than computing it. JAX and PyTorch suffer from that under Linux, and TensorFlow without oneDNN
+    where a feature map of a batch takes 32 MiB or more. The setting holds for the whole process until it ends: what the
+    process has taken once, it keeps. `fit` and the commands call this; the environment variable
+    `KERAS_MIXERS_KEEP_MEMORY=0` refuses it.
 
     On JAX and TensorFlow it must be called before the first array is made: their threads, once started, have their own
     heaps, which no setting reaches. If it is too late a warning says so.

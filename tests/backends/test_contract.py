@@ -235,6 +235,7 @@ print(min(after - before for before, after in zip(faults, faults[1:])))  # once 
 def test_memory_is_kept(when):
     """A page fault is a page of 4 kB that the system provides anew: a step of training takes 500 MB."""
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", "KERAS_MIXERS_KEEP_MEMORY": str(int(when != "refused"))}
+    environment["TF_ENABLE_ONEDNN_OPTS"] = "0"  # with which TensorFlow would keep its memory itself
     command = [sys.executable, "-c", WORK, when]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     kept, faults = done.stdout.split()[-2:]
