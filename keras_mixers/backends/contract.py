@@ -324,7 +324,7 @@ def keep_memory() -> bool:
     heaps, which no setting reaches. If it is too late a warning says so.
 
     Returns:
-        Whether this process keeps its memory now.
+        Whether the C library keeps this process's memory now; False too where that is not needed.
     """
     return False
 

@@ -46,8 +46,13 @@ def peak_memory() -> int:
 
 
 def keep_memory() -> bool:
-    from tensorflow.python.eager import context  # TensorFlow has no public way to ask whether it has started
+    """With oneDNN, which is on by default where a CPU has AVX512-VNNI, TensorFlow keeps its memory itself."""
+    # TensorFlow has no public way to ask whether it uses oneDNN, or has started.
+    from tensorflow.python.eager import context
+    from tensorflow.python.util import _pywrap_util_port
 
+    if _pywrap_util_port.IsMklEnabled():
+        return contract.keep_memory()
     started = context.context()._initialized
     accelerators = [found for found in tf.config.get_visible_devices() if found.device_type != "CPU"]
     return contract.keep_memory_of_threads("TensorFlow", started, device() == "cpu" if started else not accelerators)
