@@ -37,7 +37,7 @@ LARGE = {
     "augmentation.flip": "alternating",
 }
 LARGE_BASE = "256/8, 16 epochs"
-# The whole recipe on a sixth of the network and a fifth of the images: in minutes, and training images lead by 12 points.
+# The recipe on a sixth of the network and a fifth of the images: in minutes, and training images lead by 12 points.
 FEW = {
     **LARGE,
     "model_arguments": PROXY["model_arguments"],
