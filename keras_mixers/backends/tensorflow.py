@@ -20,6 +20,7 @@ __all__ = [
     "gpu_name",
     "keep_memory",
     "layer_norm",
+    "patch_conv",
     "peak_memory",
     "post_norm",
     "value_and_gradients",
@@ -81,6 +82,14 @@ def depthwise_native(x: Any, kernel: Any, data_format: str, bias: Any = None) ->
         return contract.depthwise_native(x, kernel, data_format, bias)
     y = depthwise_with_wide_gradients(x, kernel)
     return y if bias is None else contract.add_bias(y, bias, data_format)
+
+
+def patch_conv(x: Any, kernel: Any, bias: Any, stride: Sequence[int], padding: str, data_format: str) -> Any:
+    """On CPUs TensorFlow convolves channels-last images; only oneDNN takes others, in bfloat16 with AVX512 alone."""
+    if data_format == "channels_last" or device() != "cpu":
+        return contract.patch_conv(x, kernel, bias, stride, padding, data_format)
+    y = contract.patch_conv(tf.transpose(x, (0, 2, 3, 1)), kernel, bias, stride, padding, "channels_last")
+    return tf.transpose(y, (0, 3, 1, 2))
 
 
 @tf.custom_gradient
