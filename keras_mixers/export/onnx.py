@@ -117,13 +117,16 @@ def _quantize(network: Any, job: Job) -> Any:
     plain, quantized = job.folder / "plain.onnx", job.folder / "quantized.onnx"
     onnx.save(network, plain)
     quant_pre_process(plain, plain)
+    # Signed weights overflow on x86 CPUs without VNNI, which sum two products in 16 bits; unsigned ones, with a zero of
+    # 128, are computed exactly on every CPU.
+    weights = {"per_channel": True, "weight_type": QuantType.QUInt8, "extra_options": {"WeightSymmetric": True}}
     if job.quantization == "dynamic":
         # Depthwise convolutions have few weights, and would round what they take.
         depthwise = [
             node.name for node in onnx.load(plain).graph.node
             if any(attribute.name == "group" and attribute.i > 1 for attribute in node.attribute)
         ]  # fmt: skip
-        quantize_dynamic(plain, quantized, per_channel=True, weight_type=QuantType.QInt8, nodes_to_exclude=depthwise)
+        quantize_dynamic(plain, quantized, nodes_to_exclude=depthwise, **weights)
     else:
-        quantize_static(plain, quantized, Reader(), per_channel=True)
+        quantize_static(plain, quantized, Reader(), activation_type=QuantType.QUInt8, **weights)
     return onnx.load(quantized)
