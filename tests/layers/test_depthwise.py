@@ -72,6 +72,27 @@ def test_bfloat16_is_float32_but_for_the_rounding_of_numbers(kernel_size, implem
         assert np.abs(value - exact).max() <= 2**-6 * np.abs(exact).max()
 
 
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="only TensorFlow has two ways")
+@pytest.mark.parametrize("most", [0, 256], ids=["sums", "matrix_products"])
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
+@pytest.mark.parametrize("kernel_size", [(1, 5), (5, 1), (2, 4), (5, 5), (9, 9)], ids=str)
+def test_gradients_for_kernels_are_the_same_in_either_way(kernel_size, dtype, most, monkeypatch, rng):
+    """Half precision rounds each of the sums of a matrix product, and the result."""
+    monkeypatch.setattr("keras_mixers.backends.tensorflow.MOST_POSITIONS", most)
+    x, kernel, upstream = (
+        array(keras.ops.cast(rng.normal(size=shape), dtype)) for shape in (SHAPE, (*kernel_size, 3, 1), SHAPE)
+    )
+
+    def function(x, kernel):
+        x, kernel = (keras.ops.cast(value, dtype) for value in (x, kernel))
+        return keras.ops.cast(depthwise_conv(x, kernel, "channels_last"), "float32")
+
+    tolerance = {"bfloat16": 2**-6, "float16": 2**-9, "float32": 1e-5}[dtype]
+    expected = reference.depthwise_gradients(x, kernel, upstream)
+    for found, exact in zip(gradients(function, upstream, x, kernel), expected, strict=True):
+        assert np.abs(found - exact).max() <= tolerance * np.abs(exact).max()
+
+
 def test_the_default_is_the_tables(monkeypatch, rng):
     x, kernel = (keras.ops.convert_to_tensor(rng.normal(size=shape), "float32") for shape in (SHAPE, (1, 5, 3, 1)))
     used = []
