@@ -130,6 +130,20 @@ def depthwise_native(x: Any, kernel: Any, data_format: str, bias: Any = None) ->
     return y if bias is None else add_bias(y, bias, data_format)
 
 
+def with_rows_as_images(convolve: Callable[[Any, Any], Any], x: Any, kernel: Any) -> Any:
+    """Returns `convolve(x, kernel)` of channels-last feature maps; for a kernel of one row, each row of x is an image.
+
+    (batch, height, width, channels) is (batch * height, width, 1, channels) in memory. On CPUs, TensorFlow and PyTorch
+    take a half to a fifth of the time for the gradient of a kernel that is a column.
+    """
+    rows, columns, channels, _ = kernel.shape
+    if rows > 1:
+        return convolve(x, kernel)
+    shape = ops.shape(x)
+    y = convolve(ops.reshape(x, (-1, shape[2], 1, channels)), ops.reshape(kernel, (columns, 1, channels, 1)))
+    return ops.reshape(y, shape)
+
+
 def depthwise_shifted(x: Any, kernel: Any, data_format: str, bias: Any = None) -> Any:
     """Computes `depthwise_native` as a sum of shifted images, one for each number of the kernel."""
     return shifted(_shifted_products, x, kernel, data_format, bias)

@@ -101,7 +101,8 @@ MOST_POSITIONS, POSITIONS_PER_TAP = 256, {"bfloat16": 11, "float32": 3}
 def depthwise_native(x: Any, kernel: Any, data_format: str, bias: Any = None) -> Any:
     if data_format == "channels_first" or device() != "cpu":
         return contract.depthwise_native(x, kernel, data_format, bias)
-    y = depthwise_on_cpu(tf.convert_to_tensor(x), tf.convert_to_tensor(kernel))
+    x, kernel = tf.convert_to_tensor(x), tf.convert_to_tensor(kernel)
+    y = contract.with_rows_as_images(depthwise_on_cpu, x, kernel)
     return y if bias is None else contract.add_bias(y, bias, data_format)
 
 
@@ -135,10 +136,9 @@ def _gradient_for_kernel(x, kernel, gradient):
 
     On a small map a matrix product per channel gives the sums over the batch for all pairs, joined or not.
     """
-    rows, columns, channels, _ = kernel.shape
-    height, width = x.shape[1:3] if rows > 1 else (1, x.shape[2])  # a kernel of one row joins no two rows of a map
+    (rows, columns, channels, _), (height, width) = kernel.shape, x.shape[1:3]
     most = min(MOST_POSITIONS, POSITIONS_PER_TAP.get(x.dtype.name, 0) * rows * columns)
-    if height is None or width is None or height * width > most:
+    if columns == 1 or height is None or width is None or height * width > most:
         wide = tf.nn.depthwise_conv2d_backprop_filter(_wide(x), kernel.shape, _wide(gradient), **_SAME)
         return tf.cast(wide, kernel.dtype)
     x, gradient = (tf.transpose(tf.reshape(maps, (-1, height * width, channels)), (2, 0, 1)) for maps in (x, gradient))

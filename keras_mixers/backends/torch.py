@@ -93,10 +93,18 @@ def depthwise_native(x: Any, kernel: Any, data_format: str, bias: Any = None) ->
         return contract.depthwise_native(x, kernel, data_format, bias)
     x, kernel = ops.convert_to_tensor(x), ops.convert_to_tensor(kernel)
     bias = bias if bias is None else ops.convert_to_tensor(bias)
-    # A transposed image with its channels last is what PyTorch calls torch.channels_last; it needs no copy.
-    x = x if data_format == "channels_first" else x.permute(0, 3, 1, 2)
-    y = torch.nn.functional.conv2d(x, kernel.permute(2, 3, 0, 1), bias, padding="same", groups=x.shape[1])
-    return y if data_format == "channels_first" else y.permute(0, 2, 3, 1)
+    if data_format == "channels_first":
+        return _depthwise(x, kernel, bias)
+
+    def convolve(x, kernel):
+        # A transposed image with its channels last is what PyTorch calls torch.channels_last; it needs no copy.
+        return _depthwise(x.permute(0, 3, 1, 2), kernel, bias).permute(0, 2, 3, 1)
+
+    return contract.with_rows_as_images(convolve, x, kernel) if x.is_cpu else convolve(x, kernel)
+
+
+def _depthwise(x, kernel, bias):
+    return torch.nn.functional.conv2d(x, kernel.permute(2, 3, 0, 1), bias, padding="same", groups=x.shape[1])
 
 
 def _processor() -> str:
