@@ -23,7 +23,9 @@ class AugmentBatch:
         self.layers = layers or [make_layer(text) for text in augmentation.layers]
         self.augmentation, self.num_classes, self.spec = augmentation, num_classes, spec
         if augmentation.rand_augment:
-            self.rand_augment = RandAugment(*augmentation.rand_augment, augmentation.rand_augment_std)
+            self.rand_augment = RandAugment(
+                *augmentation.rand_augment, augmentation.rand_augment_std, augmentation.rand_augment_probability
+            )
 
     def __call__(
         self, images: tf.Tensor, labels: tf.Tensor, seed: Any, mirrored: tf.Tensor | None = None

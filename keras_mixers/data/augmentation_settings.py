@@ -36,6 +36,7 @@ RULES = {
         f"(n, m) with n at least 1 and m from 0 to {MAX_MAGNITUDE}, or None",
     ),
     "rand_augment_std": NOT_NEGATIVE,
+    "rand_augment_probability": SHARE,
     "color_jitter": SHARE,
     "random_erasing": SHARE,
     "erasing_fill": (lambda value: value in ("mean", "noise"), '"mean" or "noise"'),
@@ -63,6 +64,7 @@ class Augmentation:
         rand_augment: (n, m), the number of operations per image and their magnitude from 0 to 30. timm counts from 0 to
             10: its m9 is 27 here.
         rand_augment_std: standard deviation of the magnitude, on the same scale.
+        rand_augment_probability: that of each operation to be carried out: 1 in torchvision, 0.5 in timm.
         color_jitter: brightness, contrast and saturation are each scaled by a factor within 1 +- this.
         random_erasing: probability that a rectangle of an image (2-33 % of its area, ratio 0.3-3.3) is erased.
         erasing_fill: "mean" (the data set's mean colour) or "noise" (normal noise per pixel).
@@ -92,6 +94,7 @@ class Augmentation:
     flip: bool | str = False
     rand_augment: tuple[int, float] | None = None
     rand_augment_std: float = 0.0
+    rand_augment_probability: float = 1.0
     color_jitter: float = 0.0
     random_erasing: float = 0.0
     erasing_fill: str = "mean"

@@ -63,10 +63,11 @@ class RandAugment:
         rounds: number of operations per image, the paper's n.
         magnitude: strength of the operations from 0 to 30, the paper's m.
         std: standard deviation of the strength, which is drawn for each operation and clipped to 0 and 30.
+        probability: that of each operation to be carried out.
     """
 
-    def __init__(self, rounds: int, magnitude: float, std: float = 0.0) -> None:
-        self.rounds, self.magnitude, self.std = rounds, magnitude, std
+    def __init__(self, rounds: int, magnitude: float, std: float = 0.0, probability: float = 1.0) -> None:
+        self.rounds, self.magnitude, self.std, self.probability = rounds, magnitude, std, probability
         self.operations = [*operations().values()]
 
     def __call__(self, images: tf.Tensor, seed: Any) -> tf.Tensor:
@@ -77,6 +78,9 @@ class RandAugment:
         choice_seed, strength_seed, sign_seed = tf.unstack(tf.random.split(seed, 3))
         count, size = tf.shape(images)[0], tf.cast(tf.shape(images)[1], tf.float32)
         choices = tf.random.stateless_uniform([count], choice_seed, 0, len(self.operations), tf.int32)
+        if self.probability < 1:
+            carried_out = tf.random.stateless_uniform([count], tf.random.fold_in(seed, 1)) < self.probability
+            choices = tf.where(carried_out, choices, 0)  # the identity
         strength = self.magnitude + self.std * tf.random.stateless_normal([count], strength_seed)
         strength = tf.clip_by_value(strength, 0.0, MAX_MAGNITUDE) / MAX_MAGNITUDE
         signs = tf.sign(tf.random.stateless_uniform([count], sign_seed) - 0.5)

@@ -14,10 +14,10 @@ from keras_mixers.models import get_preset
 from keras_mixers.models.datasets import DATASETS
 from keras_mixers.training.recipe import Recipe
 
-# The papers' augmentations; timm's magnitude of 9 is on a scale to 10.
+# The papers' augmentations; timm's magnitude of 9 is on a scale to 10, and it carries out every other operation.
 _CONVMIXER = Augmentation(
-    crop_scale=(0.08, 1.0), flip=True, rand_augment=(2, 27), rand_augment_std=1.5, random_erasing=0.25,
-    erasing_fill="noise", mixup=0.5, cutmix=0.5, label_smoothing=0.1,
+    crop_scale=(0.08, 1.0), flip=True, rand_augment=(2, 27), rand_augment_std=1.5, rand_augment_probability=0.5,
+    random_erasing=0.25, erasing_fill="noise", mixup=0.5, cutmix=0.5, label_smoothing=0.1,
 )  # fmt: skip
 _SPLITMIXER = Augmentation(flip=True, rand_augment=(2, 12))
 _SPLITMIXER_PHOTOGRAPHS = replace(_SPLITMIXER, resize=230)

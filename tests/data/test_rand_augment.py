@@ -165,6 +165,16 @@ def test_magnitude_varies_by_its_standard_deviation_within_the_scale():
     assert (strength.min(), strength.max()) == (0, 30)
 
 
+def test_operations_are_carried_out_with_their_probability():
+    pixels = np.random.default_rng(0).integers(0, 256, (2000, 8, 8, 3)).astype("uint8")
+    never, half, always = (RandAugment(1, 30, probability=share)(pixels, (1, 2)).numpy() for share in (0, 0.5, 1))
+    np.testing.assert_array_equal(never, pixels)
+    np.testing.assert_array_equal(always, RandAugment(1, 30)(pixels, (1, 2)))
+    changed, changes = ((found != pixels).any(axis=(1, 2, 3)) for found in (half, always))
+    np.testing.assert_array_equal(half, np.where(changed[:, None, None, None], always, pixels))
+    assert 0.46 < changed.sum() / changes.sum() < 0.54
+
+
 def test_the_seed_decides():
     pixels = tf.constant(noise(64, 32))
     rand_augment = RandAugment(2, 12)
