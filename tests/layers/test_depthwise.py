@@ -78,7 +78,11 @@ def test_bfloat16_is_float32_but_for_the_rounding_of_numbers(kernel_size, implem
 @pytest.mark.parametrize("kernel_size", [(1, 5), (5, 1), (2, 4), (5, 5), (9, 9)], ids=str)
 def test_gradients_for_kernels_are_the_same_in_either_way(kernel_size, dtype, most, monkeypatch, rng):
     """Half precision rounds each of the sums of a matrix product, and the result."""
-    monkeypatch.setattr("keras_mixers.backends.tensorflow.MOST_POSITIONS", most)
+    from keras_mixers.backends import tensorflow as backend
+
+    used, joined = [], backend._joined_positions
+    monkeypatch.setattr(backend, "MOST_POSITIONS", most)
+    monkeypatch.setattr(backend, "_joined_positions", lambda *sizes: (used.append(sizes), joined(*sizes))[1])
     x, kernel, upstream = (
         array(keras.ops.cast(rng.normal(size=shape), dtype)) for shape in (SHAPE, (*kernel_size, 3, 1), SHAPE)
     )
@@ -91,6 +95,8 @@ def test_gradients_for_kernels_are_the_same_in_either_way(kernel_size, dtype, mo
     expected = reference.depthwise_gradients(x, kernel, upstream)
     for found, exact in zip(gradients(function, upstream, x, kernel), expected, strict=True):
         assert np.abs(found - exact).max() <= tolerance * np.abs(exact).max()
+    multiplied = most and dtype != "float16" and min(kernel_size) > 1
+    assert used == ([(*SHAPE[1:3], *kernel_size)] if multiplied else [])
 
 
 def test_the_default_is_the_tables(monkeypatch, rng):
