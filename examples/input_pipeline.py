@@ -24,25 +24,18 @@ import numpy as np
 import keras_mixers
 from keras_mixers.data import Augmentation, load_folder, load_tfds, train_batches
 from keras_mixers.models import ImageSpec
-from keras_mixers.training import AdamW
+from keras_mixers.training import AdamW, get_recipe
 
-RAND = {"flip": True, "rand_augment": (2, 12)}
 KERAS_CV = ("keras_cv.RandAugment(value_range=(0, 255))", "keras_cv.MixUp()", "keras_cv.CutMix()")
 # Recipe: images, their size, batch, augmentation.
 RECIPES = {
-    "SplitMixer CIFAR": ("cifar10", 32, 512, Augmentation(**RAND)),
-    "ConvMixer CIFAR, 100 epochs": ("cifar10", 32, 512, Augmentation(**RAND, color_jitter=0.2, random_erasing=0.2)),
+    "SplitMixer CIFAR": ("cifar10", 32, 512, get_recipe("cifar10_splitmixer_i").augmentation),
+    "ConvMixer CIFAR, 100 epochs": ("cifar10", 32, 512, get_recipe("cifar10_convmixer_100_epochs").augmentation),
     "RandAugment, MixUp, CutMix": ("cifar10", 32, 512, Augmentation(rand_augment=(3, 15), mixup=0.2, cutmix=1.0)),
     "the same by KerasCV": ("cifar10", 32, 512, Augmentation(layers=KERAS_CV)),
-    "SplitMixer Food101": ("folder", 224, 128, Augmentation(**RAND, resize=230)),
-    "ConvMixer ImageNet": (
-        "folder", 224, 128,
-        Augmentation(
-            crop_scale=(0.08, 1), flip=True, rand_augment=(2, 27), rand_augment_std=1.5, mixup=0.5, cutmix=0.5,
-            random_erasing=0.25, erasing_fill="noise", label_smoothing=0.1,
-        ),
-    ),
-}  # fmt: skip
+    "SplitMixer Food101": ("folder", 224, 128, get_recipe("food101_splitmixer_i").augmentation),
+    "ConvMixer ImageNet": ("folder", 224, 128, get_recipe("imagenet_convmixer_1536_20").augmentation),
+}
 
 
 def images_per_second(batches, seconds: float) -> float:
