@@ -1,5 +1,6 @@
 """How a depthwise convolution is computed on this backend and device."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -33,8 +34,27 @@ def depthwise_conv(x: Any, kernel: Any, data_format: str, bias: Any = None, impl
         >>> np.asarray(depthwise_conv(image, kernel, "channels_last")).ravel().tolist()
         [1.0, 3.0, 3.0]
     """
+    kernel = within_reach(kernel, x.shape[1:3] if data_format == "channels_last" else x.shape[2:4])
     chosen = check_implementation(implementation) or _fastest(kernel.shape[0] * kernel.shape[1])
     return IMPLEMENTATIONS[chosen](x, kernel, data_format, bias)
+
+
+def within_reach(kernel: Any, sides: Sequence[int | None]) -> Any:
+    """Cuts off the rows and columns of a kernel that meet only the zeros around a map, wherever on it the kernel is.
+
+    Of 9 × 9 numbers, 7 × 7 ever meet a map of 4 × 4.
+
+    Args:
+        kernel: (kernel height, kernel width, channels, 1).
+        sides: height and width of the map; one that is not known cuts nothing off.
+    """
+    for axis, side in enumerate(sides):
+        length = kernel.shape[axis]
+        if isinstance(side, int) and length // 2 >= side:
+            centre = (length - 1) // 2
+            reached = slice(max(centre - side + 1, 0), centre + side)
+            kernel = kernel[reached] if axis == 0 else kernel[:, reached]
+    return kernel
 
 
 def _fastest(taps: int) -> str:

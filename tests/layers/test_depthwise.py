@@ -9,7 +9,7 @@ import reference
 from agreement import TOLERANCE, array, both_formats, gradients
 
 from keras_mixers import backends, layers
-from keras_mixers.layers.depthwise import IMPLEMENTATIONS, DepthwiseConvolution, depthwise_conv
+from keras_mixers.layers.depthwise import IMPLEMENTATIONS, DepthwiseConvolution, depthwise_conv, within_reach
 
 SHAPE = (2, 5, 4, 3)
 
@@ -36,6 +36,17 @@ def test_output_and_gradients_equal_the_reference(kernel_size, data_format, impl
     np.testing.assert_allclose(array(y), reference.depthwise(x, kernel), **TOLERANCE)
     np.testing.assert_allclose(for_x, expected_for_x, **TOLERANCE)
     np.testing.assert_allclose(for_kernel, expected_for_kernel, **TOLERANCE)
+
+
+@pytest.mark.parametrize(
+    ("length", "side", "first", "last"),
+    [(9, 4, 1, 7), (9, 5, 0, 8), (9, None, 0, 8), (9, 1, 4, 4), (8, 4, 0, 6), (8, 5, 0, 7), (8, 3, 1, 5), (2, 1, 0, 0)],
+)
+def test_a_kernel_is_cut_to_what_can_meet_the_map(length, side, first, last, rng):
+    kernel = rng.normal(size=(length, length, 2, 1))
+    cut = kernel[first : last + 1]
+    np.testing.assert_array_equal(array(within_reach(kernel, (side, 100))), cut)
+    np.testing.assert_array_equal(array(within_reach(kernel, (side, side))), cut[:, first : last + 1])
 
 
 def test_the_reference_gradients_are_the_slopes_of_the_reference(rng):
@@ -96,7 +107,8 @@ def test_gradients_for_kernels_are_the_same_in_either_way(kernel_size, dtype, mo
     for found, exact in zip(gradients(function, upstream, x, kernel), expected, strict=True):
         assert np.abs(found - exact).max() <= tolerance * np.abs(exact).max()
     multiplied = most and dtype != "float16" and min(kernel_size) > 1
-    assert used == ([(*SHAPE[1:3], *kernel_size)] if multiplied else [])
+    rows, columns = kernel_size
+    assert used == ([(*SHAPE[1:3], rows, min(columns, 7))] if multiplied else [])  # no more meet four columns
 
 
 def test_the_default_is_the_tables(monkeypatch, rng):
