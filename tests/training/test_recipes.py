@@ -17,8 +17,8 @@ pytestmark = pytest.mark.backend_independent
 PUBLISHED = {
     "cifar10_convmixer_25_epochs": ("cifar10", 25, 512, 0.05, 0.005, 1e-8, None, 92.60),
     "cifar10_convmixer_100_epochs": ("cifar10", 100, 512, 0.05, 0.005, 1e-8, None, 94.0),
-    "cifar10_convmixer_200_epochs": ("cifar10", 200, 640, 0.01, 0.01, 1e-3, 1.0, 95.26),
-    "cifar10_convmixer_p8_k9": ("cifar10", 200, 640, 0.01, 0.0, 1e-3, 1.0, 85.57),
+    "cifar10_convmixer_200_epochs": ("cifar10", 200, 64, 0.01, 0.01, 1e-3, 1.0, 95.26),
+    "cifar10_convmixer_p8_k9": ("cifar10", 200, 64, 0.01, 0.0, 1e-3, 1.0, 85.57),
     "imagenet_convmixer_1536_20": ("imagenet2012", 150, 640, 0.01, 2e-5, 1e-3, 1.0, 81.37),
     "imagenet_convmixer_768_32": ("imagenet2012", 300, 640, 0.01, 2e-5, 1e-3, 1.0, 80.16),
     "imagenet_convmixer_1024_20": ("imagenet2012", 150, 640, 0.01, 2e-5, 1e-3, 1.0, 76.94),
