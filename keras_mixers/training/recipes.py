@@ -49,8 +49,8 @@ _IMAGENET = _recipe(
     "convmixer_1536_20", "imagenet", _CONVMIXER, epochs=150, batch_size=640, learning_rate=0.01,
     weight_decay=2e-5, epsilon=1e-3, clip_norm=1.0,
 )  # fmt: skip
-# The same on CIFAR-10 with milder crops, and on one GPU, not ten, hence a tenth of the batch. The paper does not name the
-# batch; 95.89 % for a row of 96.03 was reproduced with this one (github.com/locuslab/convmixer/issues/15).
+# The same on CIFAR-10 with milder crops and, on one GPU instead of ten, a tenth of the batch. The paper does not name
+# its size; with this one somebody reproduced 95.89 % of a row's 96.03 % (github.com/locuslab/convmixer/issues/15).
 _CIFAR10_AS_IMAGENET = _recipe(
     "convmixer_256_8_p2_k5", "cifar10", replace(_CONVMIXER, crop_scale=(0.75, 1.0)), epochs=200,
     batch_size=64, learning_rate=0.01, epsilon=1e-3, clip_norm=1.0, source="ConvMixer Table 4",
