@@ -6,6 +6,7 @@ These functions serve any backend or device that has nothing better, and tests c
 import contextlib
 import contextvars
 import ctypes
+import functools
 import os
 import platform
 import warnings
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 __all__ = [
@@ -33,6 +35,7 @@ __all__ = [
     "device",
     "gpu_name",
     "join",
+    "joined_positions",
     "keep_memory",
     "layer_norm",
     "mix_spans",
@@ -142,6 +145,19 @@ def with_rows_as_images(convolve: Callable[[Any, Any], Any], x: Any, kernel: Any
     shape = ops.shape(x)
     y = convolve(ops.reshape(x, (-1, shape[2], 1, channels)), ops.reshape(kernel, (columns, 1, channels, 1)))
     return ops.reshape(y, shape)
+
+
+@functools.cache
+def joined_positions(height: int, width: int, rows: int, columns: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns which pairs (input position, output position) a number of a kernel joins, and which number that is.
+
+    Pairs and numbers are counted row by row. With them the gradient for a kernel is a product of matrices: one per
+    channel gives the sums over the batch of input times gradient for all pairs, of which those that are joined count.
+    """
+    row, column, output_row, output_column = np.indices((height, width, height, width))
+    down, across = row - output_row + (rows - 1) // 2, column - output_column + (columns - 1) // 2
+    joined = (down >= 0) & (down < rows) & (across >= 0) & (across < columns)
+    return np.flatnonzero(joined), (down * columns + across)[joined]
 
 
 def depthwise_shifted(x: Any, kernel: Any, data_format: str, bias: Any = None) -> Any:

@@ -1,12 +1,10 @@
 """What TensorFlow computes differently: on CPUs GELU, layer norm and depthwise gradients; batch norm, clipping."""
 
-import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 from keras import ops
 
@@ -143,18 +141,9 @@ def _gradient_for_kernel(x, kernel, gradient):
         return tf.cast(wide, kernel.dtype)
     x, gradient = (tf.transpose(tf.reshape(maps, (-1, height * width, channels)), (2, 0, 1)) for maps in (x, gradient))
     sums = tf.reshape(tf.matmul(x, gradient, transpose_a=True), (channels, -1))
-    pairs, taps = _joined_positions(height, width, rows, columns)
+    pairs, taps = contract.joined_positions(height, width, rows, columns)
     sums = _wide(tf.transpose(tf.gather(sums, pairs, axis=1)))
     return tf.cast(tf.reshape(tf.math.unsorted_segment_sum(sums, taps, rows * columns), kernel.shape), kernel.dtype)
-
-
-@functools.cache
-def _joined_positions(height: int, width: int, rows: int, columns: int) -> tuple[np.ndarray, np.ndarray]:
-    """Returns which pairs (input position, output position) a number of the kernel joins, and which number that is."""
-    row, column, output_row, output_column = np.indices((height, width, height, width))
-    down, across = row - output_row + (rows - 1) // 2, column - output_column + (columns - 1) // 2
-    joined = (down >= 0) & (down < rows) & (across >= 0) & (across < columns)
-    return np.flatnonzero(joined), (down * columns + across)[joined]
 
 
 # GELU: TensorFlow's own goes over the memory once for each of its five operations; XLA makes one loop of them, and

@@ -104,7 +104,52 @@ def depthwise_native(x: Any, kernel: Any, data_format: str, bias: Any = None) ->
 
 
 def _depthwise(x, kernel, bias):
+    rows, columns = kernel.shape[:2]
+    slow = x.is_cpu and x.dtype == torch.bfloat16 and min(rows, columns) > 3 and rows % 2 and columns % 2
+    if slow and torch.is_grad_enabled() and not torch.compiler.is_compiling():
+        return DepthwiseInBFloat16.apply(x, kernel, bias)
     return torch.nn.functional.conv2d(x, kernel.permute(2, 3, 0, 1), bias, padding="same", groups=x.shape[1])
+
+
+MOST_POSITIONS = 256  # of a map for which the gradient for a kernel is faster as a product of matrices
+
+
+class DepthwiseInBFloat16(torch.autograd.Function):
+    """Convolves; its gradient for the kernel takes a seventh to two thirds of the time of PyTorch's own on a CPU."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: torch.Tensor, kernel: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+        return torch.nn.functional.conv2d(x, kernel.permute(2, 3, 0, 1), bias, padding="same", groups=x.shape[1])
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
+        ctx.save_for_backward(*inputs[:2])
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        x, kernel = ctx.saved_tensors
+        for_x, for_kernel, for_bias = ctx.needs_input_grad
+        options = {"padding": [side // 2 for side in kernel.shape[:2]], "groups": x.shape[1]}
+        return (
+            torch.nn.grad.conv2d_input(x.shape, kernel.permute(2, 3, 0, 1), gradient, **options) if for_x else None,
+            _gradient_for_kernel(x, kernel, gradient, options).to(kernel.dtype) if for_kernel else None,
+            gradient.sum((0, 2, 3)) if for_bias else None,
+        )
+
+
+def _gradient_for_kernel(x, kernel, gradient, options):
+    """Sums x times the gradient over all pairs of positions that a number of the kernel joins."""
+    (_, channels, height, width), (rows, columns) = x.shape, kernel.shape[:2]
+    if height * width > MOST_POSITIONS:
+        shape = (channels, 1, rows, columns)
+        return torch.nn.grad.conv2d_weight(x.float(), shape, gradient.float(), **options).permute(2, 3, 0, 1)
+    pairs, taps = map(torch.from_numpy, contract.joined_positions(height, width, rows, columns))
+    x, gradient = (maps.permute(0, 2, 3, 1).reshape(-1, height * width, channels) for maps in (x, gradient))
+    sums = torch.bmm(x.permute(2, 1, 0), gradient.permute(2, 0, 1)).reshape(channels, -1)
+    total = sums.new_zeros((rows * columns, channels), dtype=torch.float32)
+    return total.index_add(0, taps, sums.t()[pairs].float()).reshape(kernel.shape)
 
 
 def _processor() -> str:
