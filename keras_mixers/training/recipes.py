@@ -51,8 +51,10 @@ _IMAGENET = _recipe(
 )  # fmt: skip
 # The same on CIFAR-10 with milder crops and, on one GPU instead of ten, a tenth of the batch. The paper does not name
 # its size; with this one somebody reproduced 95.89 % of a row's 96.03 % (github.com/locuslab/convmixer/issues/15).
+# Evaluation enlarges and crops as on ImageNet, which is how timm evaluates: training's crops show things larger.
 _CIFAR10_AS_IMAGENET = _recipe(
     "convmixer_256_8_p2_k5", "cifar10", replace(_CONVMIXER, crop_scale=(0.75, 1.0)), epochs=200,
+    pixels=replace(DATASETS["cifar10"].pixels, crop_fraction=DATASETS["imagenet"].pixels.crop_fraction),
     batch_size=64, learning_rate=0.01, epsilon=1e-3, clip_norm=1.0, source="ConvMixer Table 4",
 )  # fmt: skip
 

@@ -122,6 +122,12 @@ def test_pixels_are_the_papers():
     assert (food.mean, int(food.size / food.crop_fraction)) == ((0.485, 0.456, 0.406), 230)
 
 
+def test_table_4_enlarges_images_for_evaluation_as_the_imagenet_runs_do():
+    for name in ("cifar10_convmixer_200_epochs", "cifar10_convmixer_p8_k9"):
+        pixels = get_recipe(name).pixels
+        assert (pixels.size, pixels.shorter_side, pixels.interpolation) == (32, 33, "bicubic")
+
+
 def test_fields_are_changed_by_name_and_text_is_read():
     settings = {"epochs": "3", "clip_norm": "None", "precision": "bfloat16", "augmentation.rand_augment": "(1, 5)"}
     recipe = get_recipe("cifar10_splitmixer_i").change({**settings, "model_arguments.dim": "64", "pixels.size": 16})
