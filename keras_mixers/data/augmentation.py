@@ -8,7 +8,15 @@ import tensorflow as tf
 from keras_mixers.data.augmentation_settings import Augmentation
 from keras_mixers.data.crops import random_boxes, random_translation
 from keras_mixers.data.preprocessing_layers import apply_layers, make_layer
-from keras_mixers.data.rand_augment import RandAugment, adjust_brightness, adjust_color, adjust_contrast, in_parts
+from keras_mixers.data.rand_augment import (
+    RandAugment,
+    adjust_brightness,
+    adjust_color,
+    adjust_contrast,
+    in_parts,
+    timm_operations,
+    torchvision_operations,
+)
 from keras_mixers.models.image_spec import ImageSpec
 
 ERASING_SCALE, ERASING_RATIO = (0.02, 0.33), (0.3, 3.3)
@@ -23,8 +31,12 @@ class AugmentBatch:
         self.layers = layers or [make_layer(text) for text in augmentation.layers]
         self.augmentation, self.num_classes, self.spec = augmentation, num_classes, spec
         if augmentation.rand_augment:
+            of_timm = augmentation.rand_augment_operations == "timm"
             self.rand_augment = RandAugment(
-                *augmentation.rand_augment, augmentation.rand_augment_std, augmentation.rand_augment_probability
+                *augmentation.rand_augment,
+                augmentation.rand_augment_std,
+                augmentation.rand_augment_probability,
+                timm_operations([255 * mean for mean in spec.mean]) if of_timm else torchvision_operations(),
             )
 
     def __call__(

@@ -37,6 +37,7 @@ RULES = {
     ),
     "rand_augment_std": NOT_NEGATIVE,
     "rand_augment_probability": SHARE,
+    "rand_augment_operations": (lambda value: value in ("torchvision", "timm"), '"torchvision" or "timm"'),
     "color_jitter": SHARE,
     "random_erasing": SHARE,
     "erasing_fill": (lambda value: value in ("mean", "noise"), '"mean" or "noise"'),
@@ -65,6 +66,8 @@ class Augmentation:
             10: its m9 is 27 here.
         rand_augment_std: standard deviation of the magnitude, on the same scale.
         rand_augment_probability: that of each operation to be carried out: 1 in torchvision, 0.5 in timm.
+        rand_augment_operations: "torchvision" (14; what lies beyond an image is black) or "timm" (15; it has the mean
+            colour).
         color_jitter: brightness, contrast and saturation are each scaled by a factor within 1 +- this.
         random_erasing: probability that a rectangle of an image (2-33 % of its area, ratio 0.3-3.3) is erased.
         erasing_fill: "mean" (the data set's mean colour) or "noise" (normal noise per pixel).
@@ -95,6 +98,7 @@ class Augmentation:
     rand_augment: tuple[int, float] | None = None
     rand_augment_std: float = 0.0
     rand_augment_probability: float = 1.0
+    rand_augment_operations: str = "torchvision"
     color_jitter: float = 0.0
     random_erasing: float = 0.0
     erasing_fill: str = "mean"

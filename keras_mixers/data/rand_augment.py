@@ -1,4 +1,4 @@
-"""RandAugment with the operations and ranges of torchvision, which the papers' CIFAR results were made with."""
+"""RandAugment with the operations and ranges of torchvision or timm, with which the papers' networks were trained."""
 
 import dataclasses
 import functools
@@ -27,32 +27,76 @@ class Operation:
     signed: bool = False
 
 
-def operations() -> dict[str, Operation]:
-    """The 14 operations of torchvision's RandAugment: name -> `Operation`."""
-
-    def to(limit: float) -> Callable[[tf.Tensor, Any], tf.Tensor]:
-        return lambda magnitude, size: limit * magnitude
+def torchvision_operations() -> dict[str, Operation]:
+    """The 14 operations of torchvision's RandAugment: name -> `Operation`. It moves whole pixels, onto black."""
 
     def to_pixels(magnitude: tf.Tensor, size: Any) -> tf.Tensor:
         return tf.floor(150 / 331 * size * magnitude)
 
-    signed = functools.partial(Operation, signed=True)
     return {
-        "identity": Operation(lambda images, _: images, to(0.0)),
-        # About the centre of the top left pixel, where Pillow takes its corner: half the amount (0.15 pixels) apart.
-        "shear_x": signed(lambda images, amounts: _move(images, [1.0, amounts, 0.0, 0.0, 1.0, 0.0]), to(0.3)),
-        "shear_y": signed(lambda images, amounts: _move(images, [1.0, 0.0, 0.0, amounts, 1.0, 0.0]), to(0.3)),
-        "translate_x": signed(lambda images, pixels: _move(images, [1.0, 0.0, -pixels, 0.0, 1.0, 0.0]), to_pixels),
-        "translate_y": signed(lambda images, pixels: _move(images, [1.0, 0.0, 0.0, 0.0, 1.0, -pixels]), to_pixels),
-        "rotate": signed(_rotate, to(30.0)),
-        "brightness": signed(adjust_brightness, to(0.9)),
-        "color": signed(adjust_color, to(0.9)),
-        "contrast": signed(adjust_contrast, to(0.9)),
-        "sharpness": signed(_adjust_sharpness, to(0.9)),
+        "identity": Operation(lambda images, _: images, _to(0.0)),
+        **_moves(functools.partial(affine, interpolation="NEAREST", fill_mode="CONSTANT"), to_pixels, corner=0.0),
+        **_enhancements(),
         "posterize": Operation(_posterize, lambda magnitude, size: 8 - tf.round(4 * magnitude)),
         "solarize": Operation(_solarize, lambda magnitude, size: 255 - 255 * magnitude),
-        "autocontrast": Operation(_autocontrast, to(0.0)),
-        "equalize": Operation(_equalize, to(0.0)),
+        "autocontrast": Operation(_autocontrast, _to(0.0)),
+        "equalize": Operation(_equalize, _to(0.0)),
+    }
+
+
+def timm_operations(fill: Sequence[float]) -> dict[str, Operation]:
+    """The 15 operations of timm's RandAugment with magnitudes that increase ("inc1"): name -> `Operation`.
+
+    They interpolate bilinearly, where timm draws bilinear or bicubic interpolation. `fill` is the colour beyond an
+    image, from 0 to 255: timm takes the data set's mean.
+    """
+
+    def to_pixels(magnitude: tf.Tensor, size: Any) -> tf.Tensor:
+        return 0.45 * size * magnitude
+
+    return {
+        **_moves(functools.partial(_move_smoothly, fill=fill), to_pixels, corner=0.5),
+        **_enhancements(),
+        "posterize": Operation(_posterize, lambda magnitude, size: tf.maximum(4 - tf.floor(4 * magnitude), 1)),
+        "solarize": Operation(_solarize, lambda magnitude, size: 256 - tf.floor(256 * magnitude)),
+        "solarize_add": Operation(_solarize_add, lambda magnitude, size: tf.floor(110 * magnitude)),
+        "autocontrast": Operation(_autocontrast, _to(0.0)),
+        "equalize": Operation(_equalize, _to(0.0)),
+        "invert": Operation(lambda images, _: 255 - images, _to(0.0)),
+    }
+
+
+def _to(limit: float) -> Callable[[tf.Tensor, Any], tf.Tensor]:
+    return lambda magnitude, size: limit * magnitude
+
+
+def _moves(
+    move: Callable[[tf.Tensor, Sequence[Any]], tf.Tensor],
+    to_pixels: Callable[[tf.Tensor, Any], tf.Tensor],
+    corner: float,
+) -> dict[str, Operation]:
+    """Shears, translations and rotation by `move(images, coefficients)`.
+
+    Shears are about a point `corner` pixels above and left of the centre of the first pixel: Pillow takes its corner.
+    """
+    signed = functools.partial(Operation, signed=True)
+    return {
+        "shear_x": signed(lambda images, s: move(images, [1.0, s, corner * s, 0.0, 1.0, 0.0]), _to(0.3)),
+        "shear_y": signed(lambda images, s: move(images, [1.0, 0.0, 0.0, s, 1.0, corner * s]), _to(0.3)),
+        "translate_x": signed(lambda images, pixels: move(images, [1.0, 0.0, -pixels, 0.0, 1.0, 0.0]), to_pixels),
+        "translate_y": signed(lambda images, pixels: move(images, [1.0, 0.0, 0.0, 0.0, 1.0, -pixels]), to_pixels),
+        "rotate": signed(functools.partial(_rotate, move), _to(30.0)),
+    }
+
+
+def _enhancements() -> dict[str, Operation]:
+    """Pillow's enhancements, which both libraries scale in the same way."""
+    signed = functools.partial(Operation, amount=_to(0.9), signed=True)
+    return {
+        "brightness": signed(adjust_brightness),
+        "color": signed(adjust_color),
+        "contrast": signed(adjust_contrast),
+        "sharpness": signed(_adjust_sharpness),
     }
 
 
@@ -64,11 +108,19 @@ class RandAugment:
         magnitude: strength of the operations from 0 to 30, the paper's m.
         std: standard deviation of the strength, which is drawn for each operation and clipped to 0 and 30.
         probability: that of each operation to be carried out.
+        operations: name -> `Operation`, torchvision's by default.
     """
 
-    def __init__(self, rounds: int, magnitude: float, std: float = 0.0, probability: float = 1.0) -> None:
+    def __init__(
+        self,
+        rounds: int,
+        magnitude: float,
+        std: float = 0.0,
+        probability: float = 1.0,
+        operations: dict[str, Operation] | None = None,
+    ) -> None:
         self.rounds, self.magnitude, self.std, self.probability = rounds, magnitude, std, probability
-        self.operations = [*operations().values()]
+        self.operations = [*(operations or torchvision_operations()).values()]
 
     def __call__(self, images: tf.Tensor, seed: Any) -> tf.Tensor:
         """Uint8 images (n, height, width, 3) -> the same, for a stateless seed of two integers."""
@@ -78,9 +130,6 @@ class RandAugment:
         choice_seed, strength_seed, sign_seed = tf.unstack(tf.random.split(seed, 3))
         count, size = tf.shape(images)[0], tf.cast(tf.shape(images)[1], tf.float32)
         choices = tf.random.stateless_uniform([count], choice_seed, 0, len(self.operations), tf.int32)
-        if self.probability < 1:
-            carried_out = tf.random.stateless_uniform([count], tf.random.fold_in(seed, 1)) < self.probability
-            choices = tf.where(carried_out, choices, 0)  # the identity
         strength = self.magnitude + self.std * tf.random.stateless_normal([count], strength_seed)
         strength = tf.clip_by_value(strength, 0.0, MAX_MAGNITUDE) / MAX_MAGNITUDE
         signs = tf.sign(tf.random.stateless_uniform([count], sign_seed) - 0.5)
@@ -89,7 +138,12 @@ class RandAugment:
             amounts = operation.amount(tf.gather(strength, place), size)
             return operation.apply(part, amounts * tf.gather(signs, place) if operation.signed else amounts)
 
-        return in_parts(images, choices, [functools.partial(change, operation) for operation in self.operations])
+        changes = [functools.partial(change, operation) for operation in self.operations]
+        if self.probability < 1:
+            carried_out = tf.random.stateless_uniform([count], tf.random.fold_in(seed, 1)) < self.probability
+            choices = tf.where(carried_out, choices, len(changes))
+            changes.append(lambda part, place: part)
+        return in_parts(images, choices, changes)
 
 
 def in_parts(images: tf.Tensor, choices: tf.Tensor, functions: Sequence[Callable[..., tf.Tensor]]) -> tf.Tensor:
@@ -104,14 +158,17 @@ def in_parts(images: tf.Tensor, choices: tf.Tensor, functions: Sequence[Callable
     return tf.ensure_shape(tf.dynamic_stitch(places, changed), images.shape)
 
 
-def _rotate(images: tf.Tensor, degrees: tf.Tensor) -> tf.Tensor:
+def _rotate(move: Callable[[tf.Tensor, Sequence[Any]], tf.Tensor], images: tf.Tensor, degrees: tf.Tensor) -> tf.Tensor:
     cos, sin = tf.cos(degrees * math.pi / 180), tf.sin(degrees * math.pi / 180)
     y, x = tf.unstack(tf.cast(tf.shape(images)[1:3] - 1, tf.float32) / 2)  # the centre
-    return _move(images, [cos, -sin, x - cos * x + sin * y, sin, cos, y - sin * x - cos * y])
+    return move(images, [cos, -sin, x - cos * x + sin * y, sin, cos, y - sin * x - cos * y])
 
 
-def _move(images: tf.Tensor, coefficients: Sequence[Any]) -> tf.Tensor:
-    return affine(images, coefficients, "NEAREST", "CONSTANT")
+def _move_smoothly(images: tf.Tensor, coefficients: Sequence[Any], fill: Sequence[float]) -> tf.Tensor:
+    """Interpolates bilinearly inside the image; beyond it is `fill`."""
+    inside = affine(tf.ones_like(images[..., :1]), coefficients, "NEAREST", "CONSTANT")
+    moved = affine(_floats(images), coefficients, "BILINEAR", "NEAREST")
+    return tf.where(inside > 0, _pixels(moved), tf.cast(tf.round(fill), tf.uint8))
 
 
 def adjust_brightness(images: tf.Tensor, amounts: tf.Tensor) -> tf.Tensor:
@@ -145,6 +202,10 @@ def _solarize(images: tf.Tensor, thresholds: tf.Tensor) -> tf.Tensor:
     return tf.where(_floats(images) < _each(thresholds), images, 255 - images)
 
 
+def _solarize_add(images: tf.Tensor, amounts: tf.Tensor) -> tf.Tensor:
+    return tf.where(images < 128, _pixels(_floats(images) + _each(amounts)), images)
+
+
 def _autocontrast(images: tf.Tensor, _: tf.Tensor) -> tf.Tensor:
     images = _floats(images)
     low, high = (reduce(images, axis=(1, 2), keepdims=True) for reduce in (tf.reduce_min, tf.reduce_max))
@@ -153,8 +214,8 @@ def _autocontrast(images: tf.Tensor, _: tf.Tensor) -> tf.Tensor:
 
 
 def _posterize(images: tf.Tensor, bits: tf.Tensor) -> tf.Tensor:
-    shift = tf.cast(_each(8 - bits), tf.uint8)
-    return tf.bitwise.left_shift(tf.bitwise.right_shift(images, shift), shift)
+    masks = tf.constant([256 - 2 ** (8 - kept) for kept in range(9)], tf.uint8)
+    return tf.bitwise.bitwise_and(images, _each(tf.gather(masks, tf.cast(bits, tf.int32))))
 
 
 def _equalize(images: tf.Tensor, _: tf.Tensor) -> tf.Tensor:

@@ -17,7 +17,8 @@ from keras_mixers.training.recipe import Recipe
 # The papers' augmentations; timm's magnitude of 9 is on a scale to 10, and it carries out half of the operations.
 _CONVMIXER = Augmentation(
     crop_scale=(0.08, 1.0), flip=True, rand_augment=(2, 27), rand_augment_std=1.5, rand_augment_probability=0.5,
-    random_erasing=0.25, erasing_fill="noise", mixup=0.5, cutmix=0.5, label_smoothing=0.1,
+    rand_augment_operations="timm", random_erasing=0.25, erasing_fill="noise", mixup=0.5, cutmix=0.5,
+    label_smoothing=0.1,
 )  # fmt: skip
 _SPLITMIXER = Augmentation(flip=True, rand_augment=(2, 12))
 _SPLITMIXER_PHOTOGRAPHS = replace(_SPLITMIXER, resize=230)

@@ -42,6 +42,7 @@ PLAIN = ImageSpec(6, (0.0,) * 3, (1 / 255,) * 3)  # pixels stay from 0 to 255
         ({"rand_augment": 2}, "rand_augment must be"),
         ({"rand_augment_std": -1}, "rand_augment_std must be 0 or more"),
         ({"rand_augment_probability": 2}, "rand_augment_probability must be from 0 to 1"),
+        ({"rand_augment_operations": "pil"}, 'rand_augment_operations must be "torchvision" or "timm"'),
         ({"color_jitter": 1.2}, "color_jitter must be from 0 to 1, got color_jitter=1.2"),
         ({"random_erasing": -0.1}, "random_erasing must be from 0 to 1"),
         ({"erasing_fill": "black"}, 'erasing_fill must be "mean" or "noise", got erasing_fill=\'black\''),

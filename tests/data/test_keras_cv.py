@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 from drawn_images import noise, scenes
 
-from keras_mixers.data.rand_augment import operations
+from keras_mixers.data.rand_augment import torchvision_operations
 
 keras_cv = pytest.importorskip("keras_cv", reason="KerasCV, with which operations are compared, is not installed")
 pytestmark = pytest.mark.backend_independent
@@ -67,7 +67,7 @@ LAYERS = {
 def test_equals_kerascvs_layer(name, size, rng):
     flat = np.full((2, size, size, 3), (0, 77, 255), np.uint8)
     pixels = tf.constant(np.concatenate([noise(20, size), scenes(20, size), flat]))
-    operation = operations()[name]
+    operation = torchvision_operations()[name]
     signs = rng.choice([-1.0, 1.0], len(pixels)) if operation.signed else 1.0
     strengths = tf.constant(rng.uniform(0, 1, len(pixels)), tf.float32)
     amounts = tf.cast(operation.amount(strengths, float(size)) * signs, tf.float32)

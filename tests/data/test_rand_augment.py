@@ -1,4 +1,4 @@
-"""Each operation against Pillow, which torchvision's RandAugment calls for images of that library."""
+"""Each operation against Pillow, which the RandAugment of torchvision and of timm call for images of that library."""
 
 import functools
 import math
@@ -10,17 +10,21 @@ import tensorflow as tf
 from drawn_images import noise, scenes
 from PIL import Image, ImageEnhance, ImageOps
 
-from keras_mixers.data.rand_augment import Operation, RandAugment, in_parts, operations
+from keras_mixers.data.rand_augment import Operation, RandAugment, in_parts, timm_operations, torchvision_operations
 
 pytestmark = pytest.mark.backend_independent
 
-OPERATIONS = operations()
+OPERATIONS = torchvision_operations()
+FILL = (125, 123, 114)
+TIMM_OPERATIONS = timm_operations(FILL)
 
 
-def moved(a, b, c, d, e, f):
-    return lambda image: image.transform(
-        image.size, Image.Transform.AFFINE, (a, b, c, d, e, f), Image.Resampling.NEAREST
-    )
+def moved(*coefficients, method=Image.Resampling.NEAREST, fill=None):
+    return lambda image: image.transform(image.size, Image.Transform.AFFINE, coefficients, method, fillcolor=fill)
+
+
+def moved_smoothly(*coefficients):
+    return moved(*coefficients, method=Image.Resampling.BILINEAR, fill=FILL)
 
 
 # Shears are about the centre of the top left pixel, Pillow about its corner: hence half the amount.
@@ -44,6 +48,23 @@ TABLES = {
     "solarize": lambda amount: lambda image: ImageOps.solarize(image, amount),
     "equalize": lambda amount: ImageOps.equalize,
 }
+# What timm does in another way.
+TIMM_GEOMETRY = {
+    "shear_x": lambda amount: moved_smoothly(1, amount, 0, 0, 1, 0),
+    "shear_y": lambda amount: moved_smoothly(1, 0, 0, amount, 1, 0),
+    "translate_x": lambda amount: moved_smoothly(1, 0, -amount, 0, 1, 0),
+    "translate_y": lambda amount: moved_smoothly(1, 0, 0, 0, 1, -amount),
+    "rotate": lambda amount: lambda image: image.rotate(amount, Image.Resampling.BILINEAR, fillcolor=FILL),
+}
+TIMM_TABLES = {
+    "posterize": TABLES["posterize"],
+    "solarize": TABLES["solarize"],
+    "equalize": TABLES["equalize"],
+    "invert": lambda amount: ImageOps.invert,
+    "solarize_add": lambda amount: (
+        lambda image: image.point([min(255, level + int(amount)) if level < 128 else level for level in range(256)] * 3)
+    ),
+}
 
 
 @pytest.fixture(params=["noise", "scenes", "flat", "cifar10"])
@@ -56,9 +77,9 @@ def pixels(request):
     return {"noise": noise(24, 32), "scenes": scenes(24, 32), "flat": flat}[request.param]
 
 
-def both(name, reference, pixels, magnitude, sign):
+def both(name, reference, pixels, magnitude, sign, operations=OPERATIONS):
     """(our images, Pillow's) as integers, at a magnitude from 0 to 30."""
-    operation = OPERATIONS[name]
+    operation = operations[name]
     sign = sign if operation.signed else 1
     amounts = operation.amount(tf.fill([len(pixels)], magnitude / 30), 32.0) * sign
     ours = operation.apply(tf.constant(pixels), amounts)
@@ -100,6 +121,34 @@ def test_colors_equal_pillow_within_a_level(pixels, name, magnitude, sign):
 def test_tables_equal_pillow_exactly(pixels, name, magnitude, sign):
     ours, pillow = both(name, TABLES[name], pixels, magnitude, sign)
     np.testing.assert_array_equal(ours, pillow)
+
+
+def test_these_are_the_operations_of_timm():
+    assert {*TIMM_GEOMETRY} | {*COLORS} | {*TIMM_TABLES} == {*TIMM_OPERATIONS}
+    assert len(TIMM_OPERATIONS) == 15
+
+
+@at_all_magnitudes
+@pytest.mark.parametrize("name", TIMM_GEOMETRY)
+def test_moves_of_timm_equal_pillow_within_a_level(pixels, name, magnitude, sign):
+    ours, pillow = both(name, TIMM_GEOMETRY[name], pixels, magnitude, sign, TIMM_OPERATIONS)
+    differ = (np.abs(ours - pillow) > 1).any(axis=(0, 3))
+    assert differ.sum() <= (2 if name == "rotate" else 0)
+
+
+@pytest.mark.parametrize("magnitude", [0, 7, 12, 27, 30])
+@pytest.mark.parametrize("name", TIMM_TABLES)
+def test_tables_of_timm_equal_pillow_exactly(pixels, name, magnitude):
+    ours, pillow = both(name, TIMM_TABLES[name], pixels, magnitude, 1, TIMM_OPERATIONS)
+    np.testing.assert_array_equal(ours, pillow)
+
+
+def test_amounts_of_timm_at_its_m9():
+    amounts = {name: float(o.amount(tf.constant([27 / 30]), 32.0)[0]) for name, o in TIMM_OPERATIONS.items()}
+    expected = {"shear_x": 0.27, "shear_y": 0.27, "translate_x": 12.96, "translate_y": 12.96, "rotate": 27,
+                "brightness": 0.81, "color": 0.81, "contrast": 0.81, "sharpness": 0.81, "posterize": 1,
+                "solarize": 26, "solarize_add": 99}  # fmt: skip
+    assert amounts == pytest.approx({**dict.fromkeys(TIMM_OPERATIONS, 0), **expected})
 
 
 def test_amounts_at_magnitude_12_of_32_pixels():

@@ -99,8 +99,8 @@ def test_augmentation_is_the_papers():
     assert get_recipe("food101_splitmixer_i").augmentation == replace(split, resize=230)
     assert convmixer.augmentation == Augmentation(
         crop_scale=(0.08, 1.0), crop_ratio=(3 / 4, 4 / 3), flip=True, rand_augment=(2, 27), rand_augment_std=1.5,
-        rand_augment_probability=0.5, random_erasing=0.25, erasing_fill="noise", mixup=0.5, cutmix=0.5,
-        label_smoothing=0.1,
+        rand_augment_probability=0.5, rand_augment_operations="timm", random_erasing=0.25, erasing_fill="noise",
+        mixup=0.5, cutmix=0.5, label_smoothing=0.1,
     )  # fmt: skip
     long = get_recipe("cifar10_convmixer_200_epochs").augmentation
     assert long == replace(convmixer.augmentation, crop_scale=(0.75, 1.0))
