@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from dataclasses import replace
 
 from keras_mixers.commands.command import Command, add_model_arguments, load_model, whole_number
 from keras_mixers.commands.training_arguments import add_dataset_arguments
@@ -19,6 +20,8 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     add_dataset_arguments(parser)
     add("--limit", type=whole_number, metavar="N", help="evaluate only the first images")
     add("--batch-size", type=whole_number, default=128, metavar="N", help="(default: 128)")
+    crop = "share of the shorter side that the crop at the centre keeps (default: the network's)"
+    add("--crop-fraction", type=float, metavar="SHARE", help=crop)
     add("--flip", action="store_true", help="also average over each image and its mirror image, as a further figure")
     add("--json", action="store_true", help="print JSON instead of a table")
 
@@ -29,6 +32,8 @@ def _run(arguments: argparse.Namespace) -> int:
     from keras_mixers.inference import evaluate_images
 
     model = load_model(arguments)
+    if arguments.crop_fraction is not None:
+        model.pixels = replace(model.pixels, crop_fraction=arguments.crop_fraction)
     if arguments.images:
         images = load_folder(evaluated_folder(arguments.images), arguments.limit)
     else:

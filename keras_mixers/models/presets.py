@@ -29,7 +29,7 @@ from keras_mixers.models.split_mixer import (
     SplitMixerV,
     StrideMixer,
 )
-from keras_mixers.weights import packaged_weights, read_card
+from keras_mixers.weights import WeightsCard, packaged_weights, read_card
 
 CIFAR10 = DATASETS["cifar10"].pixels
 CIFAR10_SPLITMIXER = replace(CIFAR10, std=(0.2023, 0.1994, 0.2010))
@@ -72,7 +72,10 @@ class Preset:
 
     def pixels_of(self, weights: object) -> ImageSpec:
         """Returns the images of these of its weights, by name, or of the network for anything else."""
-        return self.weights_pixels.get(weights, self.pixels) if isinstance(weights, str) else self.pixels
+        if not isinstance(weights, str):
+            return self.pixels
+        card = _read_card(self.weights.get(weights))
+        return ImageSpec(**card.pixels) if card else self.weights_pixels.get(weights, self.pixels)
 
     @property
     def family(self) -> str:
@@ -83,6 +86,11 @@ class Preset:
     def blocks(self) -> int:
         """Number of blocks, which some builders call depth."""
         return self.arguments[self.builder.blocks_argument]
+
+
+def _read_card(source: str | None) -> WeightsCard | None:
+    """Returns the card of weights that come with the package; those of the hub have none."""
+    return None if source is None or source.startswith("hf://") else read_card(source)
 
 
 def _preset(builder, dim, blocks, patch, kernel, dataset, pixels, published, timm=None, **others) -> Preset:
@@ -340,8 +348,8 @@ def create_model(name: str, /, *, include_preprocessing: bool = False, **overrid
                 f"weights of {name!r} by name are {known}, got weights={weights!r}; a path or a name on the hub such "
                 "as 'hf://timm/convmixer_768_32.in1k' serves as well."
             )
-        overrides["weights"] = source = preset.weights[weights]
-        card = None if source.startswith("hf://") else read_card(source)
+        overrides["weights"] = preset.weights[weights]
+        card = _read_card(preset.weights[weights])
     preprocessing = overrides.get("preprocessing")
     preprocessing = include_preprocessing if preprocessing is None else preprocessing
     if isinstance(preprocessing, bool):

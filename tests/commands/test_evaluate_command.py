@@ -1,13 +1,14 @@
 """`evaluate` gives Keras's accuracy and loss, as a table and as JSON."""
 
 import json
+from dataclasses import replace
 
 import keras
 import pytest
 from drawn_images import write_class_folders, write_tfds
 
 from keras_mixers.data import eval_batches, load_folder
-from keras_mixers.inference import load_trained
+from keras_mixers.inference import evaluate_images, load_trained
 
 pytestmark = pytest.mark.backend_independent
 
@@ -44,6 +45,16 @@ def test_prints_a_table(run, trained, photos):
     heading, flipped = run(*arguments, "--flip").splitlines()
     assert heading == "images  top-1 in %  top-5 in %  top-1 flipped in %  loss"
     assert [*flipped.split()[:3], flipped.split()[-1]] == row.split()
+
+
+def test_another_crop_than_the_networks(run, refused, trained, photos):
+    model = load_trained(trained / "best.keras")
+    arguments = ("evaluate", trained / "best.keras", "--images", photos, "--json")
+    model.pixels = replace(model.pixels, crop_fraction=0.5)
+    found = json.loads(run(*arguments, "--crop-fraction", 0.5))
+    assert found == evaluate_images(model, load_folder(photos))
+    assert found["loss"] != json.loads(run(*arguments))["loss"]
+    assert "crop_fraction must be above 0 and at most 1" in refused(*arguments, "--crop-fraction", 2)
 
 
 def test_evaluates_on_a_data_set_of_tfds(run, refused, trained, tmp_path):

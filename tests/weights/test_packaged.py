@@ -57,6 +57,14 @@ def test_weights_by_name_in_both_data_formats(packaged, rng):
     assert [*get_preset(NAME).weights] == ["cifar10"]
 
 
+def test_weights_take_the_images_of_their_card(packaged, tmp_path):
+    enlarged = dataclasses.replace(get_preset(NAME).pixels, crop_fraction=0.875)
+    card = dataclasses.replace(CARD, pixels=dataclasses.asdict(enlarged))
+    write_weights(packaged, card, tmp_path)
+    assert load_trained(f"{NAME}:cifar10").pixels == get_preset(NAME).pixels_of("cifar10") == enlarged
+    assert keras_mixers.create_model(NAME).pixels == get_preset(NAME).pixels != enlarged
+
+
 def test_the_card_survives_the_file(packaged):
     card = read_card(packaged_weights(NAME)["cifar10"])
     assert dataclasses.asdict(card) == dataclasses.asdict(CARD)
