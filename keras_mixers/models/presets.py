@@ -89,8 +89,9 @@ class Preset:
 
 
 def _read_card(source: str | None) -> WeightsCard | None:
-    """Returns the card of weights that come with the package; those of the hub have none."""
-    return None if source is None or source.startswith("hf://") else read_card(source)
+    """Returns the card of weights that come with the package; those of the hub and other files have none."""
+    is_file = source is not None and source.endswith(".safetensors") and not source.startswith("hf://")
+    return read_card(source) if is_file else None
 
 
 def _preset(builder, dim, blocks, patch, kernel, dataset, pixels, published, timm=None, **others) -> Preset:

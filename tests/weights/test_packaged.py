@@ -11,7 +11,7 @@ import pytest
 
 import keras_mixers
 from keras_mixers.inference import load_trained, predict_images
-from keras_mixers.models import ImageSpec, get_preset
+from keras_mixers.models import ImageSpec, get_preset, presets, register_preset
 from keras_mixers.weights import WeightsCard, packaged_weights, read_card
 from keras_mixers.weights.packaged import FOLDER, round_weights, write_weights
 
@@ -63,6 +63,18 @@ def test_weights_take_the_images_of_their_card(packaged, tmp_path):
     write_weights(packaged, card, tmp_path)
     assert load_trained(f"{NAME}:cifar10").pixels == get_preset(NAME).pixels_of("cifar10") == enlarged
     assert keras_mixers.create_model(NAME).pixels == get_preset(NAME).pixels != enlarged
+
+
+def test_a_row_of_ones_own_names_a_file_of_keras(monkeypatch, tmp_path):
+    monkeypatch.setattr("keras_mixers.models.presets.PRESETS", dict(presets.PRESETS))
+    model = keras_mixers.create_model(NAME)
+    model.save(tmp_path / "mine.keras")
+    row = dataclasses.replace(get_preset(NAME), weights={"photos": str(tmp_path / "mine.keras")})
+    register_preset("mine", row)
+    mine = keras_mixers.create_model("mine", weights="photos")
+    assert get_preset("mine").pixels_of("photos") == mine.pixels == row.pixels
+    for pair in zip(mine.get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_array_equal(*pair)
 
 
 def test_the_card_survives_the_file(packaged):
