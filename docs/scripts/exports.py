@@ -4,7 +4,7 @@
 
 writes docs/results/export.csv: each export of these networks, or of .keras files, is compared with its network on 2,000
 test images of CIFAR-10, and 200 training images are the representative data of int8. `--format onnx` does so for one
-format and keeps the other rows; `--table` prints the CSV in Markdown.
+format. Rows of other networks and formats are kept. `--table` prints the CSV in Markdown.
 """
 
 import argparse
@@ -111,7 +111,7 @@ def main():
             formats = [arguments.format] if arguments.format else CASES
             csv.DictWriter(sys.stdout, COLUMNS).writerows(rows_of(network, arguments.data_dir, formats))
     else:
-        rows = {_key(row): row for row in (read() if arguments.format else [])}
+        rows = {_key(row): row for row in read()}
         for backend in BACKENDS:
             command = [sys.executable, __file__, "--rows", *arguments.networks]
             command += ["--data-dir", arguments.data_dir] if arguments.data_dir else []
