@@ -123,7 +123,7 @@ RECIPES: dict[str, Recipe] = {
     **{
         f"{dataset}_{name}_fast": replace(
             start, model=model, epochs=30, batch_size=256, optimizer="muon", whitening=True,
-            augmentation=Augmentation(translate=2, flip="alternating"),
+            augmentation=Augmentation(translate=2, flip="alternating", rand_augment=(1, 12)),
         )
         for dataset, start in (("cifar10", _CIFAR10), ("cifar100", _CIFAR100))
         for name, model in {**_CIFAR_MODELS, **_CIFAR_MLPS}.items()

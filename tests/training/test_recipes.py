@@ -68,7 +68,7 @@ def test_the_short_recipe_is_one_for_all_networks(name):
     shared = get_recipe("cifar10_splitmixer_i_fast")
     assert (recipe.epochs, recipe.batch_size, recipe.published) == (30, 256, None)
     assert (recipe.optimizer, recipe.whitening) == ("muon", True)
-    assert recipe.augmentation == Augmentation(translate=2, flip="alternating")
+    assert recipe.augmentation == Augmentation(translate=2, flip="alternating", rand_augment=(1, 12))
     network = {"model": papers.model, "pixels": papers.pixels, "dataset": papers.dataset}
     assert recipe == replace(shared, **network, model_arguments=papers.model_arguments)
 
