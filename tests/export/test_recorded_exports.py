@@ -34,18 +34,21 @@ def test_every_backend_format_and_quantization():
 
 
 @pytest.mark.parametrize(
-    "network",
+    ("network", "format"),
     [
-        "convmixer_256_8_p2_k5",
+        ("convmixer_256_8_p2_k5", "litert"),
+        ("convmixer_256_8_p2_k5", "onnx"),
+        ("splitmixer_i_256_8", "litert"),
         pytest.param(
-            "splitmixer_i_256_8",
-            marks=pytest.mark.xfail(strict=True, reason='it loses 3 at 93 %: docs/export.md, "Eight bits", says why'),
+            *("splitmixer_i_256_8", "onnx"),
+            marks=pytest.mark.xfail(strict=True, reason='it loses 2 at 93 %: docs/export.md, "Eight bits", says why'),
         ),
     ],
 )
-def test_int8_loses_at_most_a_point(network):
-    rows = [row for row in script("exports").read() if (row["network"], row["quantization"]) == (network, "int8")]
-    assert len(rows) == 6
+def test_int8_loses_at_most_a_point(network, format):
+    found = {"network": network, "format": format, "quantization": "int8"}
+    rows = [row for row in script("exports").read() if row.items() >= found.items()]
+    assert len(rows) == 3
     assert all(float(row["network_top1"]) - float(row["top1"]) <= 1 for row in rows)
 
 
