@@ -35,7 +35,6 @@ __all__ = [
     "device",
     "gpu_name",
     "join",
-    "joined_positions",
     "keep_memory",
     "layer_norm",
     "mix_spans",
@@ -147,17 +146,54 @@ def with_rows_as_images(convolve: Callable[[Any, Any], Any], x: Any, kernel: Any
     return ops.reshape(y, shape)
 
 
-@functools.cache
-def joined_positions(height: int, width: int, rows: int, columns: int) -> tuple[np.ndarray, np.ndarray]:
-    """Returns which pairs (input position, output position) a number of a kernel joins, and which number that is.
+def band_height(height: int, width: int, rows: int) -> int:
+    """Returns how many rows of a map, whose height they divide, `gradient_for_kernel` multiplies at once.
 
-    Pairs and numbers are counted row by row. With them the gradient for a kernel is a product of matrices: one per
-    channel gives the sums over the batch of input times gradient for all pairs, of which those that are joined count.
+    Fewer rows take fewer products, but more copies, and matrices of less than about a hundred positions are slow.
     """
-    row, column, output_row, output_column = np.indices((height, width, height, width))
+    fits = (band for band in range(max(rows // 2, 1), height) if height % band == 0 and band * width >= 96)
+    return next(fits, height)
+
+
+def gradient_for_kernel(x: Any, gradient: Any, rows: int, columns: int, multiply: Callable[[Any, Any], Any]) -> Any:
+    """Returns the gradient (rows, columns, channels, 1) for a depthwise kernel, in float32.
+
+    A product of matrices per channel gives the sums over the batch of input times gradient for all pairs of positions,
+    of which those count that a number of the kernel joins. Most rows of a map are too far apart for that, so it is cut
+    into bands: each is multiplied by itself, and the rows where two of them meet by one another.
+
+    Args:
+        x: the input, (channels, batch, height, width).
+        gradient: that for the output, of the same shape.
+        rows: of the kernel.
+        columns: of the kernel.
+        multiply: returns (channels, n, m), the products of (channels, k, n) transposed and (channels, k, m).
+    """
+    channels, _, height, width = x.shape
+    band, up, down = band_height(height, width, rows), (rows - 1) // 2, rows // 2
+    x, gradient = (ops.reshape(maps, (channels, -1, height // band, band, width)) for maps in (x, gradient))
+    parts = [(x, gradient, range(band), range(band))]
+    if band < height:
+        at_the_end, after = range(band - down, band), range(band, band + down)
+        parts.append((x[:, :, :-1, band - up :], gradient[:, :, 1:, :up], range(-up, 0), range(up)))
+        parts.append((x[:, :, 1:, :down], gradient[:, :, :-1, band - down :], after, at_the_end))
+    total = 0.0
+    for inputs, outputs, *at_rows in parts:
+        inputs, outputs = (ops.reshape(maps, (channels, -1, maps.shape[3] * width)) for maps in (inputs, outputs))
+        sums = ops.reshape(multiply(inputs, outputs), (channels, -1))
+        joined = ops.cast(joined_positions(*at_rows, width, rows, columns), sums.dtype)
+        total += ops.cast(ops.matmul(sums, joined), "float32")
+    return ops.reshape(ops.transpose(total), (rows, columns, channels, 1))
+
+
+@functools.cache
+def joined_positions(input_rows: range, output_rows: range, width: int, rows: int, columns: int) -> np.ndarray:
+    """Returns whether each number of a kernel joins each pair (input position, output position): (pairs, numbers)."""
+    at = input_rows, range(width), output_rows, range(width)
+    row, column, output_row, output_column = np.meshgrid(*at, indexing="ij")
     down, across = row - output_row + (rows - 1) // 2, column - output_column + (columns - 1) // 2
-    joined = (down >= 0) & (down < rows) & (across >= 0) & (across < columns)
-    return np.flatnonzero(joined), (down * columns + across)[joined]
+    inside = (down >= 0) & (down < rows) & (across >= 0) & (across < columns)
+    return np.where(inside, down * columns + across, -1).reshape(-1, 1) == np.arange(rows * columns)
 
 
 def depthwise_shifted(x: Any, kernel: Any, data_format: str, bias: Any = None) -> Any:

@@ -1,5 +1,6 @@
 """What TensorFlow computes differently: on CPUs GELU, layer norm and depthwise gradients; batch norm, clipping."""
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -91,9 +92,9 @@ def patch_conv(x: Any, kernel: Any, bias: Any, stride: Sequence[int], padding: s
 
 # Depthwise convolutions: on CPUs their gradients took most of a training step.
 
-# The gradient for a kernel is faster as a matrix product on maps of up to so many positions, and so many per number of
-# the kernel.
-MOST_POSITIONS, POSITIONS_PER_TAP = 256, {"bfloat16": 11, "float32": 3}
+# The gradient for a kernel is faster as products of matrices of up to so many positions, and so many per number of the
+# kernel.
+MOST_POSITIONS, POSITIONS_PER_TAP = 256, {"bfloat16": 11, "float32": 6}
 
 
 def depthwise_native(x: Any, kernel: Any, data_format: str, bias: Any = None) -> Any:
@@ -130,20 +131,16 @@ def _gradient_for_maps(x, kernel, gradient):
 
 
 def _gradient_for_kernel(x, kernel, gradient):
-    """Sums x times the gradient over all pairs of positions that a number of the kernel joins.
-
-    On a small map a matrix product per channel gives the sums over the batch for all pairs, joined or not.
-    """
-    (rows, columns, channels, _), (height, width) = kernel.shape, x.shape[1:3]
+    (rows, columns, *_), (height, width) = kernel.shape, x.shape[1:3]
+    positions = math.inf if None in (height, width) else contract.band_height(height, width, rows) * width
     most = min(MOST_POSITIONS, POSITIONS_PER_TAP.get(x.dtype.name, 0) * rows * columns)
-    if columns == 1 or height is None or width is None or height * width > most:
+    if min(rows, columns) <= 3 or positions > most:
         wide = tf.nn.depthwise_conv2d_backprop_filter(_wide(x), kernel.shape, _wide(gradient), **_SAME)
-        return tf.cast(wide, kernel.dtype)
-    x, gradient = (tf.transpose(tf.reshape(maps, (-1, height * width, channels)), (2, 0, 1)) for maps in (x, gradient))
-    sums = tf.reshape(tf.matmul(x, gradient, transpose_a=True), (channels, -1))
-    pairs, taps = contract.joined_positions(height, width, rows, columns)
-    sums = _wide(tf.transpose(tf.gather(sums, pairs, axis=1)))
-    return tf.cast(tf.reshape(tf.math.unsorted_segment_sum(sums, taps, rows * columns), kernel.shape), kernel.dtype)
+    else:
+        x, gradient = (tf.transpose(maps, (3, 0, 1, 2)) for maps in (x, gradient))
+        multiply = functools.partial(tf.matmul, transpose_a=True)
+        wide = contract.gradient_for_kernel(x, gradient, rows, columns, multiply)
+    return tf.cast(wide, kernel.dtype)
 
 
 # GELU: TensorFlow's own goes over the memory once for each of its five operations; XLA makes one loop of them, and

@@ -115,7 +115,7 @@ def _convolve(x, kernel, bias):
     return torch.nn.functional.conv2d(x, kernel.permute(2, 3, 0, 1), bias, padding="same", groups=x.shape[1])
 
 
-MOST_POSITIONS = 256  # of a map for which the gradient for a kernel is faster as a product of matrices
+MOST_POSITIONS = 256  # of a matrix, up to which the gradient for a kernel is faster as products of matrices
 
 
 class DepthwiseInBFloat16(torch.autograd.Function):
@@ -148,16 +148,14 @@ class DepthwiseInBFloat16(torch.autograd.Function):
 
 
 def _gradient_for_kernel(x, kernel, gradient, options):
-    """Sums x times the gradient over all pairs of positions that a number of the kernel joins."""
     (_, channels, height, width), (rows, columns) = x.shape, kernel.shape[:2]
-    if height * width > MOST_POSITIONS:
+    if contract.band_height(height, width, rows) * width > MOST_POSITIONS:
         shape = (channels, 1, rows, columns)
         return torch.nn.grad.conv2d_weight(x.float(), shape, gradient.float(), **options).permute(2, 3, 0, 1)
-    pairs, taps = map(torch.from_numpy, contract.joined_positions(height, width, rows, columns))
-    x, gradient = (maps.permute(0, 2, 3, 1).reshape(-1, height * width, channels) for maps in (x, gradient))
-    sums = torch.bmm(x.permute(2, 1, 0), gradient.permute(2, 0, 1)).reshape(channels, -1)
-    total = sums.new_zeros((rows * columns, channels), dtype=torch.float32)
-    return total.index_add(0, taps, sums.t()[pairs].float()).reshape(kernel.shape)
+    # As a matrix a map is copied faster than with four axes.
+    x, gradient = (maps.permute(0, 2, 3, 1).reshape(-1, channels).t().contiguous() for maps in (x, gradient))
+    x, gradient = (maps.view(channels, -1, height, width) for maps in (x, gradient))
+    return contract.gradient_for_kernel(x, gradient, rows, columns, lambda a, b: torch.bmm(a.transpose(1, 2), b))
 
 
 def _processor() -> str:

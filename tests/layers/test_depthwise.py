@@ -85,6 +85,9 @@ def test_bfloat16_is_float32_but_for_the_rounding_of_numbers(kernel_size, implem
         assert np.abs(value - exact).max() <= 2**-6 * np.abs(exact).max()
 
 
+PRODUCTS_FOR = {"tensorflow": ("bfloat16", "float32"), "torch": ("bfloat16",)}
+
+
 @pytest.mark.skipif(keras.backend.backend() == "jax", reason="JAX has one way")
 @pytest.mark.parametrize("most", [0, 256], ids=["sums", "matrix_products"])
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
@@ -92,9 +95,9 @@ def test_bfloat16_is_float32_but_for_the_rounding_of_numbers(kernel_size, implem
 def test_gradients_are_the_same_in_either_way(kernel_size, dtype, most, monkeypatch, rng):
     """Half precision rounds each of the sums of a matrix product, and the result."""
     backend = importlib.import_module(f"keras_mixers.backends.{keras.backend.backend()}")
-    used, joined = [], contract.joined_positions
+    used, multiplied = [], contract.gradient_for_kernel
     monkeypatch.setattr(backend, "MOST_POSITIONS", most)
-    monkeypatch.setattr(contract, "joined_positions", lambda *sizes: (used.append(sizes), joined(*sizes))[1])
+    monkeypatch.setattr(contract, "gradient_for_kernel", lambda *a: (used.append(a[2:4]), multiplied(*a))[1])
     shapes = SHAPE, (*kernel_size, 3, 1), (3,), SHAPE
     x, kernel, bias, upstream = (array(keras.ops.cast(rng.normal(size=shape), dtype)) for shape in shapes)
 
@@ -107,11 +110,24 @@ def test_gradients_are_the_same_in_either_way(kernel_size, dtype, most, monkeypa
     for found, exact in zip(gradients(function, upstream, x, kernel, bias), expected, strict=True):
         assert np.abs(found - exact).max() <= tolerance * np.abs(exact).max()
     rows, columns = kernel_size
-    if keras.backend.backend() == "torch":
-        multiplied = most and dtype == "bfloat16" and min(kernel_size) > 3
-    else:
-        multiplied = most and dtype != "float16" and min(kernel_size) > 1
-    assert used == ([(*SHAPE[1:3], rows, min(columns, 7))] if multiplied else [])  # no more meet four columns
+    expects_products = most and min(kernel_size) > 3 and dtype in PRODUCTS_FOR[keras.backend.backend()]
+    assert used == ([(rows, min(columns, 7))] if expects_products else [])  # no more meet four columns
+
+
+@pytest.mark.parametrize(
+    ("size", "kernel_size", "band"),
+    [((16, 16), (5, 5), 8), ((24, 32), (7, 7), 3), ((12, 48), (4, 6), 2), ((32, 32), (9, 9), 4), ((20, 4), (9, 5), 20)],
+    ids=str,
+)
+def test_the_gradient_for_a_kernel_is_the_same_in_bands(size, kernel_size, band, rng):
+    assert contract.band_height(*size, kernel_size[0]) == band
+    x, upstream = (rng.normal(size=(2, *size, 3)) for _ in range(2))
+    maps = (keras.ops.convert_to_tensor(np.moveaxis(value, -1, 0), "float32") for value in (x, upstream))
+    found = contract.gradient_for_kernel(
+        *maps, *kernel_size, lambda a, b: keras.ops.matmul(keras.ops.swapaxes(a, 1, 2), b)
+    )
+    _, expected = reference.depthwise_gradients(x, np.zeros((*kernel_size, 3, 1)), upstream)
+    np.testing.assert_allclose(array(found), expected, rtol=1e-5, atol=1e-4)
 
 
 def test_the_default_is_the_tables(monkeypatch, rng):
