@@ -49,7 +49,7 @@ def publish(
     images = load_tfds(recipe.dataset, recipe.test_split, data_dir, limit=recipe.limit_test)
     model = create_model(recipe.model, input_shape=trained.input_shape[1:], num_classes=images.num_classes)
     model.set_weights(trained.get_weights())  # refuses a network with other arguments than the table's
-    model.class_names, model.pixels = trained.class_names, trained.pixels
+    model.class_names, model.pixels = images.class_names, trained.pixels
     exact = evaluate_images(model, images, flip=True)
     round_weights(model, "float16")
     found, stored_as = evaluate_images(model, images, flip=True), "float16"

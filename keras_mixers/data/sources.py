@@ -19,6 +19,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from keras_mixers.layers.validation import check_positive_int
+from keras_mixers.models.datasets import find_dataset
 from keras_mixers.models.image_files import IMAGE_SUFFIXES, decode_image
 
 # How the files that TensorFlow decodes itself begin and end: JPEG, PNG, GIF.
@@ -148,10 +149,17 @@ def load_tfds(
     return Images(
         records.take(count).apply(tf.data.experimental.assert_cardinality(count)),
         count,
-        class_names=tuple(label.names),
+        class_names=_class_names(builder.name, label),
         decode=lambda contents: tf.ensure_shape(_decode(contents), (height, width, 3)),
         shuffle_buffer=10_000,
     )
+
+
+def _class_names(name: str, label: tfds.features.ClassLabel) -> tuple[str, ...]:
+    """Returns the names of the classes; those of a copy of a known data set may only be numbered."""
+    names, known = tuple(label.names), find_dataset(name)
+    numbered = names == tuple(str(i) for i in range(len(names)))
+    return known.class_names if numbered and known and known.class_names else names
 
 
 def _fetch(builder: tfds.core.DatasetBuilder, name: str, folder: str, verbose: bool) -> None:

@@ -18,6 +18,7 @@ class Dataset:
         pixels: size and statistics of its images.
         train_split: TFDS split to train on.
         test_split: TFDS split to evaluate.
+        class_names: names of the classes, for weights and for copies of the data set that only number them.
     """
 
     name: str
@@ -26,12 +27,19 @@ class Dataset:
     pixels: ImageSpec
     train_split: str = "train"
     test_split: str = "test"
+    class_names: tuple[str, ...] | None = None
 
 
 DATASETS = {
     row.name: row
     for row in (
-        Dataset("cifar10", "cifar10", 10, ImageSpec(32, (0.4914, 0.4822, 0.4465), (0.2471, 0.2435, 0.2616))),
+        Dataset(
+            "cifar10",
+            "cifar10",
+            10,
+            ImageSpec(32, (0.4914, 0.4822, 0.4465), (0.2471, 0.2435, 0.2616)),
+            class_names=("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
+        ),
         Dataset("cifar100", "cifar100", 100, ImageSpec(32, (0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761))),
         # Photographs: evaluation resizes to 230 pixels, as training does, and takes the centre.
         Dataset(

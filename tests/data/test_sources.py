@@ -12,7 +12,7 @@ import tensorflow_datasets as tfds
 from drawn_images import scenes
 from PIL import Image
 
-from keras_mixers.data import load_folder, load_tfds
+from keras_mixers.data import DATASETS, load_folder, load_tfds
 from keras_mixers.data.sources import Images
 from keras_mixers.models.image_files import read_image
 
@@ -82,6 +82,20 @@ def test_tfds_images_and_labels_belong_together(data_dir):
     examples = [*images.examples.as_numpy_iterator()]
     assert sorted(image[0, 0, 1] for image, _ in examples) == [*range(10)]
     assert all((image[..., 0] == label).all() for image, label in examples)
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [(None, DATASETS["cifar10"].class_names), (["b", "a", *"cdefghij"], ("b", "a", *"cdefghij"))],
+)
+def test_classes_that_a_copy_only_numbers_have_the_names_of_the_table(written, read, tmp_path):
+    builder = tfds.builder("cifar10", data_dir=tmp_path)
+    if written:
+        builder.info.features["label"].names = written
+    example = {"id": "0", "image": np.zeros((32, 32, 3), "uint8"), "label": 3}
+    builder._split_generators = lambda manager: {"train": [(0, example)]}
+    builder.download_and_prepare()
+    assert load_tfds("cifar10", "train", tmp_path).class_names == read
 
 
 def test_tfds_splits_slices_and_limits(data_dir):

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import keras_mixers
+from keras_mixers.data import DATASETS
 from keras_mixers.inference import load_trained, predict_images
 from keras_mixers.models import ImageSpec, get_preset, presets, register_preset
 from keras_mixers.weights import WeightsCard, packaged_weights, read_card
@@ -146,6 +147,14 @@ def cifar10():
     finally:
         sys.path.remove(str(folder))
     return [part[:200] for part in load.read_part(folder / "cifar10" / "test.npz")]
+
+
+@pytest.mark.backend_independent
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("*.safetensors")), ids=lambda path: path.name)
+def test_classes_have_names(path):
+    """Those that TFDS gives them, or `evaluate` would refuse its images."""
+    card = read_card(path)
+    assert card.class_names == DATASETS[card.dataset].class_names
 
 
 @pytest.mark.parametrize("path", sorted(FOLDER.glob("*.cifar10.safetensors")), ids=lambda path: path.name)
