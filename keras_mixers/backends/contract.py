@@ -106,7 +106,7 @@ def add_bias(x: Any, bias: Any, data_format: str) -> Any:
 def patch_conv(x: Any, kernel: Any, bias: Any, stride: Sequence[int], padding: str, data_format: str) -> Any:
     """Convolves images with a kernel (height, width, input channels, output channels)."""
     y = ops.conv(x, kernel, strides=list(stride), padding=padding, data_format=data_format)
-    return add_bias(y, bias, data_format)
+    return y if bias is None else add_bias(y, bias, data_format)
 
 
 # The faster of "native" and "shifted" per device; "native" for a device that is not listed. Measured by
