@@ -18,6 +18,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_mixers import backends  # for what some of them replace and others call
+
 __all__ = [
     "FASTEST_DEPTHWISE",
     "FAST_BFLOAT16_ON_CPU",
@@ -43,6 +45,7 @@ __all__ = [
     "pointwise_conv",
     "post_norm",
     "split",
+    "spread",
     "token_dense",
     "value_and_gradients",
     "wait_for",
@@ -92,21 +95,26 @@ def gpu_name() -> str:
 
 
 def add_bias(x: Any, bias: Any, data_format: str) -> Any:
-    """Adds `bias`, one number per channel, to `x` of rank 4.
+    """Adds `bias`, one number per channel, to `x`.
 
     With channels first the bias is the first summand: Keras on TensorFlow treats a second summand as long as the last
     axis as a bias of channels last, and would add it along the width of an image as wide as there are channels. With
     channels last it is such a bias, which TensorFlow adds within the convolution.
     """
     if data_format == "channels_last":
-        return ops.add(x, bias)
-    return ops.add(ops.reshape(bias, (-1, 1, 1)), x)
+        return ops.add(x, backends.spread(bias, x))
+    return ops.add(backends.spread(ops.reshape(bias, (-1, 1, 1)), x), x)
+
+
+def spread(values: Any, x: Any) -> Any:
+    """Returns `values` to add to `x` or to multiply with it; the gradient for them, a sum, is summed in float32."""
+    return values
 
 
 def patch_conv(x: Any, kernel: Any, bias: Any, stride: Sequence[int], padding: str, data_format: str) -> Any:
     """Convolves images with a kernel (height, width, input channels, output channels)."""
     y = ops.conv(x, kernel, strides=list(stride), padding=padding, data_format=data_format)
-    return y if bias is None else add_bias(y, bias, data_format)
+    return backends.add_bias(y, bias, data_format)
 
 
 # The faster of "native" and "shifted" per device; "native" for a device that is not listed. Measured by
@@ -129,7 +137,7 @@ SHIFTED_UP_TO: dict[str, int] = {}
 def depthwise_native(x: Any, kernel: Any, data_format: str, bias: Any = None) -> Any:
     """Convolves each channel with its own kernel (height, width, channels, 1), "same", by the backend's operation."""
     y = ops.depthwise_conv(x, kernel, padding="same", data_format=data_format)
-    return y if bias is None else add_bias(y, bias, data_format)
+    return y if bias is None else backends.add_bias(y, bias, data_format)
 
 
 def with_rows_as_images(convolve: Callable[[Any, Any], Any], x: Any, kernel: Any) -> Any:
@@ -208,7 +216,7 @@ def shifted(products: Callable[[Any, Any], Any], x: Any, kernel: Any, data_forma
         y = ops.moveaxis(products(ops.moveaxis(x, 1, -1), kernel[..., 0]), -1, 1)
     else:
         y = products(x, kernel[..., 0])
-    return y if bias is None else add_bias(y, bias, data_format)
+    return y if bias is None else backends.add_bias(y, bias, data_format)
 
 
 def _shifted_products(x: Any, kernel: Any) -> Any:
@@ -229,17 +237,18 @@ FAST_BFLOAT16_ON_CPU = True
 def pointwise_conv(x: Any, kernel: Any, bias: Any, data_format: str) -> Any:
     """Multiplies the channels of `x` with a kernel (input channels, output channels): a 1 × 1 convolution."""
     if data_format == "channels_first":
-        return add_bias(ops.einsum("bihw,io->bohw", x, kernel), bias, data_format)
+        return backends.add_bias(ops.einsum("bihw,io->bohw", x, kernel), bias, data_format)
     # As one matrix: TensorFlow's gradient of a product with more axes takes three times as long.
     *positions, channels = ops.shape(x)
-    y = ops.add(ops.matmul(ops.reshape(x, (-1, channels)), kernel), bias)
+    y = backends.add_bias(ops.matmul(ops.reshape(x, (-1, channels)), kernel), bias, data_format)
     return ops.reshape(y, (*positions, kernel.shape[-1]))
 
 
 def token_dense(x: Any, kernel: Any, bias: Any) -> Any:
     """Multiplies the tokens of `x` (batch, tokens, channels) with a kernel (tokens, units), for each channel alike."""
     # The bias comes first: behind the product, Keras on TensorFlow takes (units, 1) for a bias of as many channels.
-    return ops.add(ops.expand_dims(bias, -1), ops.matmul(ops.transpose(kernel), x))
+    y = ops.matmul(ops.transpose(kernel), x)
+    return ops.add(backends.spread(ops.expand_dims(bias, -1), y), y)
 
 
 # Spans of channels.
@@ -324,7 +333,7 @@ def layer_norm(x: Any, gamma: Any, beta: Any, epsilon: float) -> Any:
 
 def add_branch(x: Any, branch: Any, scale: Any = None) -> Any:
     """Computes `x + scale * branch`, where one number per channel scales it if any does, and may overwrite branch."""
-    return ops.add(x, branch if scale is None else ops.multiply(branch, scale))
+    return ops.add(x, branch if scale is None else ops.multiply(branch, backends.spread(scale, branch)))
 
 
 def post_norm(

@@ -26,6 +26,7 @@ __all__ = [
     "keep_memory",
     "peak_memory",
     "post_norm",
+    "spread",
     "token_dense",
     "value_and_gradients",
     "wait_for",
@@ -108,7 +109,16 @@ def token_dense(x: Any, kernel: Any, bias: Any) -> Any:
         return contract.token_dense(x, kernel, bias)
     x, kernel, bias = map(ops.convert_to_tensor, (x, kernel, bias))
     kernels = jnp.broadcast_to(kernel, (x.shape[0], *kernel.shape))
-    return lax.dot_general(kernels, x, (((1,), (1,)), ((0,), (0,)))) + bias[:, None]
+    y = lax.dot_general(kernels, x, (((1,), (1,)), ((0,), (0,))))
+    return y + spread(bias[:, None], y)
+
+
+def spread(values: Any, x: Any) -> Any:
+    """Broadcasts by way of float32, so that the gradient is summed in it; in bfloat16 a sum stops growing at 256."""
+    values = ops.convert_to_tensor(values)
+    if jnp.finfo(values.dtype).bits > 16:
+        return values
+    return jnp.broadcast_to(values.astype("float32"), x.shape).astype(values.dtype)
 
 
 def batch_norm(

@@ -65,7 +65,7 @@ class Affine(keras.layers.Layer):
         self.beta = self.add_weight(shape=(channels,), initializer="zeros", name="beta")
 
     def call(self, x: Any) -> Any:
-        gamma, beta = (ops.reshape(value, self._shape) for value in (self.gamma, self.beta))
+        gamma, beta = (backends.spread(ops.reshape(value, self._shape), x) for value in (self.gamma, self.beta))
         return ops.add(beta, ops.multiply(gamma, x))
 
     def multiply_accumulates(self, output_shape: tuple[int, ...]) -> int:

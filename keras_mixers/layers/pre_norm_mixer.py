@@ -90,7 +90,7 @@ class PreNormMixer(MixingLayer):
             scale = ops.reshape(scale, (-1, 1, 1))
         if self.residual and not (training and self.drop_path is not None):
             return backends.add_branch(x, y, scale)
-        y = y if scale is None else ops.multiply(y, scale)
+        y = y if scale is None else ops.multiply(y, backends.spread(scale, y))
         return ops.add(x, self.drop_path(y, training=True)) if self.residual else y
 
     def get_config(self) -> dict[str, Any]:

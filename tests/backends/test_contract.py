@@ -101,6 +101,32 @@ def test_pointwise(name, data_format, dtype, rng):
         assert_agree(of(backends), lambda *v: contract.pointwise_conv(*v, data_format), inputs, rng)
 
 
+@both_precisions
+@both_formats
+@pytest.mark.parametrize("name", ["pointwise_conv", "patch_conv", "depthwise_native", "depthwise_shifted"])
+def test_gradient_of_a_bias_is_summed_in_float32(name, data_format, dtype, rng):
+    """16,384 positions: in bfloat16, whose numbers are 1 apart from 128 on, a sum of ones would end at 256."""
+    depthwise = name.startswith("depthwise")
+    kernel = np.zeros((1, 5, 4, 1) if depthwise else (4, 4) if name == "pointwise_conv" else (2, 2, 4, 4), "float32")
+    maps = (16, 64, 64, 4) if name == "patch_conv" else (16, 32, 32, 4)
+    shape = maps if data_format == "channels_last" else (maps[0], maps[3], *maps[1:3])
+
+    def biased(bias):
+        stride = {"stride": (2, 2), "padding": "valid"} if name == "patch_conv" else {}
+        x, cast_kernel = ops.zeros(shape, dtype), ops.cast(kernel, dtype)
+        function = getattr(backends, name)
+        if depthwise:
+            return function(x, cast_kernel, data_format, ops.cast(bias, dtype))
+        return function(x, cast_kernel, ops.cast(bias, dtype), data_format=data_format, **stride)
+
+    upstream = rng.normal(0.5, 1, ops.shape(biased(np.zeros(4, "float32")))).astype("float32")
+    upstream = ops.convert_to_numpy(ops.cast(ops.cast(upstream, dtype), "float32"))
+    _, (found,) = backends.value_and_gradients(biased, [np.zeros(4, "float32")], upstream)
+    axes = (0, 1, 2) if data_format == "channels_last" else (0, 2, 3)
+    exact = upstream.astype("float64").sum(axes)
+    assert np.abs(ops.convert_to_numpy(found) / exact - 1).max() < (1e-5 if dtype == "float32" else 2**-7)
+
+
 @both_formats
 @pytest.mark.usefixtures("either_product")
 def test_spans(data_format, rng):

@@ -78,18 +78,18 @@ def weight_gradients(layer, x, upstream):
         import tensorflow as tf
 
         with tf.GradientTape() as tape:
-            loss = tf.reduce_sum(layer(x, training=True) * upstream)
+            loss = tf.reduce_sum(tf.cast(layer(x, training=True), "float32") * upstream)
         gradients = tape.gradient(loss, [weight.value for weight in weights])
     elif backend == "jax":
         import jax
 
         def loss(values):
             y, _ = layer.stateless_call(values, [v.value for v in layer.non_trainable_variables], x, training=True)
-            return (y * upstream).sum()
+            return (y.astype("float32") * upstream).sum()
 
-        gradients = jax.grad(loss)([weight.value for weight in weights])
+        gradients = jax.jit(jax.grad(loss))([weight.value for weight in weights])
     else:
-        (layer(x, training=True) * keras.ops.convert_to_tensor(upstream)).sum().backward()
+        (layer(x, training=True).float() * keras.ops.convert_to_tensor(upstream)).sum().backward()
         gradients = [weight.value.grad for weight in weights]
     return [array(gradient) for gradient in gradients]
 

@@ -287,6 +287,18 @@ def test_other_precisions_are_close_to_float32(make, policy, bound, rng, randomi
         assert difference(y, full(x, training=training)) < bound
 
 
+@for_each_kind
+def test_gradients_in_mixed_precision_are_summed_in_float32(make, rng, randomize):
+    """9,216 positions: in bfloat16 a sum stops growing at 256 times its summands, and was off by all of its size."""
+    full = randomize(built(make(), SHAPE))
+    shape = (128, *SHAPE[1:])
+    x, upstream = rng.normal(size=shape), rng.normal(0.5, 1, size=full.compute_output_shape(shape))
+    mixed = copy_of(full, dtype="mixed_bfloat16")
+    found, expected = (weight_gradients(layer, x, upstream) for layer in (mixed, full))
+    for weight, gradient, exact in zip(full.trainable_variables, found, expected, strict=True):
+        assert difference(gradient, exact) < 0.1, weight.path
+
+
 @for_every_layer
 def test_leaves_its_input_as_it_is(make, rng, randomize):
     """Activations are computed in place where that is allowed, which must never reach what the caller holds."""
