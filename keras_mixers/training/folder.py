@@ -142,7 +142,8 @@ def check_same_start(directory: Path, before: dict[str, Any] | None, start: dict
     if before is None:  # an earlier version did not record it
         return
     changed = [f"{name}={before[name]!r}" for name in ("weights", "freeze") if before[name] != start[name]]
-    if before["class_names"] != start["class_names"]:
+    numbered = [str(i) for i in range(len(start["class_names"]))]  # as a copy of the data set without names had them
+    if before["class_names"] not in (start["class_names"], numbered):
         changed.append(f"the classes {', '.join(before['class_names'][:5])}")
     parts = [each["train_images"].get("validation_part") for each in (before, start)]
     if parts[0] != parts[1]:

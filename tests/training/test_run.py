@@ -226,6 +226,16 @@ def test_resumes_only_with_what_it_began_with(tmp_path):
 
 
 @pytest.mark.backend_independent
+def test_resumes_with_the_same_classes_or_with_names_for_numbers(tmp_path):
+    start = {"train_images": {"count": 40}, "test_images": {"count": 20}, "weights": None, "freeze": 0}
+    named = {**start, "class_names": ["red", "green", "blue"]}
+    for before in (named, {**start, "class_names": ["0", "1", "2"]}):
+        folder.check_same_start(tmp_path, before, named)
+    with pytest.raises(ValueError, match="began with the classes green, red, blue; resume it with the same images"):
+        folder.check_same_start(tmp_path, {**start, "class_names": ["green", "red", "blue"]}, named)
+
+
+@pytest.mark.backend_independent
 def test_tells_what_it_trains_and_where_it_is(tmp_path, capsys):
     with pytest.raises(KeyboardInterrupt):
         train(tmp_path / "run", verbose=1, checkpoint_minutes=1e-9, callbacks=[BreakOff(1, 2)])
