@@ -109,7 +109,7 @@ def export_model(
         image_size: side in pixels, or (height, width), or `"any"`. None for the size of the network's input or, if that
             is open, the size in `model.pixels`.
         fold: whether norms are folded, see `fold`.
-        tolerance: the largest accepted `ExportReport.max_difference`; None for 1e-4, 1e-2 in float16, 0.1 with
+        tolerance: the largest accepted `ExportReport.max_difference`; None for 1e-5, 1e-2 in float16, 0.1 with
             eight-bit weights and 0.3 in int8.
 
     Returns:

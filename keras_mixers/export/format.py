@@ -104,7 +104,7 @@ class Format:
     backend: str | None = None
     packages: tuple[str, ...] = ()
     extra: str = ""
-    tolerance: float = 1e-4  # trained norms enlarge the rounding of float32, which came to 1e-5
+    tolerance: float = 1e-5
     quantizations: dict[str, Quantization] = {}
 
     def form(self, form: Form, quantization: str | None) -> Form:
