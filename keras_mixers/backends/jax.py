@@ -2,6 +2,7 @@
 
 import functools
 import glob
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -25,6 +26,7 @@ __all__ = [
     "gpu_name",
     "keep_memory",
     "peak_memory",
+    "pointwise_conv",
     "post_norm",
     "spread",
     "token_dense",
@@ -82,14 +84,31 @@ def value_and_gradients(function: Callable, inputs: Sequence[Any], upstream: Any
     return jax.jit(both)([jnp.asarray(value) for value in inputs], upstream)
 
 
-def gelu(x: Any) -> Any:
+@jax.custom_jvp
+def gelu(x: jax.Array) -> jax.Array:
     """`x / 2 * (1 + erf(x / sqrt(2)))`: Keras's on JAX is x / 2 * erfc(-x / sqrt(2)), which takes XLA longer.
 
-    Below -5.3, 1 + erf can be 2e-7 in float32; times a large x, the norm of a dead channel would enlarge it.
+    On GPUs, XLA computes it anew for each of its readers if that is in float32 and without a condition, and else stores
+    it for them. The slope is in the dtype of x: in float32, XLA would store gradients in it.
     """
-    half, slope = (ops.cast(value, x.dtype) for value in (0.5, 0.5**0.5))
-    y = half * x * (1 + ops.erf(slope * x))
-    return y if x.dtype == "float64" else jnp.where(x < -5.3, jnp.zeros_like(y), y)
+    wide = x.astype(jnp.promote_types(x.dtype, "float32"))
+    return (0.5 * wide * _one_plus_erf(wide)).astype(x.dtype)
+
+
+@gelu.defjvp
+def _gelu_slope(primals, tangents):
+    (x,), (tangent,) = primals, tangents
+    density = jnp.exp(-0.5 * x * x) * (2 * math.pi) ** -0.5
+    return gelu(x), (0.5 * _one_plus_erf(x) + x * density) * tangent
+
+
+def _one_plus_erf(x):
+    """On CPUs it can be 2e-7 below -5.3 in float32, where XLA's erf for GPUs, and that of float64, is -1.
+
+    Times a large x, the norm of a dead channel would enlarge it.
+    """
+    y = 1 + lax.erf(0.5**0.5 * x)
+    return y if x.dtype == "float64" or device() == "gpu" else jnp.where(x < -5.3, jnp.zeros_like(y), y)
 
 
 def activate(x: Any, activation: Callable) -> Any:
@@ -101,6 +120,15 @@ def post_norm(
 ) -> Any:
     activation = gelu if activation is keras.activations.gelu else activation
     return contract.post_norm(x, activation, norm, training, residual)
+
+
+def pointwise_conv(x: Any, kernel: Any, bias: Any, data_format: str) -> Any:
+    """Adds the bias to images: for one of a matrix, XLA on GPUs sums the gradient in a pass over memory of its own."""
+    if data_format == "channels_first":
+        return contract.pointwise_conv(x, kernel, bias, data_format)
+    *positions, channels = x.shape
+    y = ops.matmul(ops.reshape(x, (-1, channels)), kernel)
+    return contract.add_bias(ops.reshape(y, (*positions, kernel.shape[-1])), bias, data_format)
 
 
 def token_dense(x: Any, kernel: Any, bias: Any) -> Any:
@@ -220,6 +248,7 @@ def _backward(saved, gradient):
     turned = [(after, before) for before, after in _same(kernel)]
     for_x = _convolve(gradient, turned, kernel[::-1, ::-1])
     if device() == "gpu":
+        for_x = lax.optimization_barrier(for_x)  # XLA would store it in the float32 in which a norm before reads it
         _, pull_back = jax.vjp(lambda kernel: contract.depthwise_native(x, kernel, "channels_last"), kernel[..., None])
         return for_x, pull_back(gradient)[0][..., 0]
 

@@ -1,6 +1,7 @@
 """What a backend computes itself equals the contract: values and gradients, in both layouts, float32 and bfloat16."""
 
 import contextlib
+import functools
 import math
 import os
 import platform
@@ -224,6 +225,31 @@ def test_gelu_of_dead_channels(dtype, error):
     expected = [0.5 * each * math.erfc(-each / 2**0.5) for each in x.tolist()]
     found = backends.activate(ops.convert_to_tensor(x), keras.activations.gelu)
     assert np.abs(ops.convert_to_numpy(found) - expected).max() < error
+
+
+def slope_of_gelu(x):
+    return 0.5 * math.erfc(-x / 2**0.5) + x * math.exp(-x * x / 2) / (2 * math.pi) ** 0.5
+
+
+def test_slope_of_gelu():
+    x = np.linspace(-40, 40, 4001).astype("float32")
+    (found,) = backends.value_and_gradients(
+        lambda x: backends.activate(x, keras.activations.gelu), [x], np.ones_like(x)
+    )[1]
+    expected = [slope_of_gelu(each) for each in x.tolist()]
+    np.testing.assert_allclose(ops.convert_to_numpy(found), expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.skipif(backends.NAME != "jax", reason="JAX alone has a rule of ours for both modes of differentiation")
+def test_gelu_is_differentiable_in_both_modes_and_twice():
+    import jax
+
+    x = np.linspace(-6, 6, 101).astype("float32")
+    gelu = functools.partial(backends.activate, activation=keras.activations.gelu)
+    slope = [slope_of_gelu(each) for each in x.tolist()]
+    curvature = (2 - x.astype("float64") ** 2) * np.exp(-(x.astype("float64") ** 2) / 2) / (2 * math.pi) ** 0.5
+    np.testing.assert_allclose(jax.jvp(gelu, (x,), (np.ones_like(x),))[1], slope, atol=1e-6)
+    np.testing.assert_allclose(jax.vmap(jax.grad(jax.grad(gelu)))(x), curvature, atol=1e-6)
 
 
 def test_value_and_gradients(rng):
