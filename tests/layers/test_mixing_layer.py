@@ -288,10 +288,12 @@ def test_other_precisions_are_close_to_float32(make, policy, bound, rng, randomi
 
 
 @for_each_kind
-def test_gradients_in_mixed_precision_are_summed_in_float32(make, rng, randomize):
+@both_formats
+def test_gradients_in_mixed_precision_are_summed_in_float32(data_format, make, rng, randomize):
     """9,216 positions: in bfloat16 a sum stops growing at 256 times its summands, and was off by all of its size."""
-    full = randomize(built(make(), SHAPE))
+    full = randomize(built(make(data_format=data_format), SHAPE))
     shape = (128, *SHAPE[1:])
+    shape = transposed(shape) if data_format == "channels_first" else shape
     x, upstream = rng.normal(size=shape), rng.normal(0.5, 1, size=full.compute_output_shape(shape))
     mixed = copy_of(full, dtype="mixed_bfloat16")
     found, expected = (weight_gradients(layer, x, upstream) for layer in (mixed, full))
