@@ -177,15 +177,14 @@ def pointwise_conv(x: Any, kernel: Any, bias: Any, data_format: str) -> Any:
     before it, which all but cancel, were off by half. It also takes longer: of (64, 256, 16, 16), forward and backward
     on two cores of an EPYC, einsum 85 ms and conv2d 59 in float32, and six tenths in bfloat16.
     """
-    convolves = x.ndim == 4 and x.is_cpu and not torch.compiler.is_compiling()
-    if data_format == "channels_first" and not convolves:
-        return contract.pointwise_conv(x, kernel, bias, data_format)
     kernel, bias = ops.convert_to_tensor(kernel), ops.convert_to_tensor(bias)
-    if data_format == "channels_first":
-        return torch.nn.functional.conv2d(x, kernel.t()[:, :, None, None], bias)
-    if CONVOLVES_FASTER and convolves:
-        weight = kernel.t()[:, :, None, None]
-        return torch.nn.functional.conv2d(x.permute(0, 3, 1, 2), weight, bias).permute(0, 2, 3, 1)
+    first = data_format == "channels_first"
+    if (first or CONVOLVES_FASTER) and x.ndim == 4 and x.is_cpu and not torch.compiler.is_compiling():
+        images, weight = x if first else x.permute(0, 3, 1, 2), kernel.t()[:, :, None, None]
+        y = torch.nn.functional.conv2d(images, weight, bias)
+        return y if first else y.permute(0, 2, 3, 1)
+    if first:
+        return contract.pointwise_conv(x, kernel, bias, data_format)
     *positions, channels = x.shape
     return torch.addmm(bias, x.reshape(-1, channels), kernel).reshape(*positions, kernel.shape[-1])
 

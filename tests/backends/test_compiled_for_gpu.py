@@ -192,6 +192,28 @@ def test_counts_what_is_there():
     assert looped[3] == "1"
 
 
+ERF = """
+import glob, os, sys
+os.environ["XLA_FLAGS"] = f"--xla_dump_to={sys.argv[2]} --xla_dump_hlo_pass_re=NONE"
+import jax
+sys.path.insert(0, sys.argv[1])
+from gpu_compile import compile_for_gpu
+
+compile_for_gpu(jax.lax.erf, jax.ShapeDtypeStruct((8,), "float32"))
+print("".join(open(path).read() for path in glob.glob(f"{sys.argv[2]}/*.ptx")))
+"""
+
+
+@compiles
+def test_erf_is_one_far_from_zero(tmp_path):
+    """Without that, a GELU needs a condition, with which XLA stores it: from 3.744 on the sign is chosen, times 1."""
+    assembly = run(["-c", ERF], SCRIPT.parent, tmp_path)
+    far = re.search(r"setp.ge.f32\s+(%p\d+), %r\d+, 0f406F9C68", assembly)[1]
+    one = re.search(r"mov.b32\s+(%r\d+), 0f3F800000", assembly)[1]
+    sign = re.search(rf"copysign.f32\s+(%r\d+), %r\d+, {one};", assembly)[1]
+    assert re.search(rf"selp.f32\s+%r\d+, {sign}, %r\d+, {far};", assembly)
+
+
 def check_exchanges(rows):
     """Hold what GPUs exchange in a training step: gradients once, statistics once per norm and direction."""
     for row in rows:
