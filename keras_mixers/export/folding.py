@@ -448,9 +448,21 @@ class Writer:
         return Maps(maps.tensor, maps.scale / (255 * std), (maps.shift / 255 - mean) / std)
 
     def _pool(self, layer: keras.layers.Layer, maps: Maps) -> Maps:
-        if isinstance(layer, keras.layers.GlobalMaxPooling2D) or not self.form.units:
+        if isinstance(layer, keras.layers.GlobalMaxPooling2D):
             maps = self.apply(maps, f"{layer.name}_norm_before")
+        elif not self.form.units:
+            maps = self._mean_before_norm(maps, layer.name)
+            return maps.holding(ops.squeeze(maps.tensor, (1, 2) if self.axis == -1 else (2, 3)))
         return maps.holding(type(layer)(data_format=self.form.data_format, name=layer.name)(maps.tensor))
+
+    def _mean_before_norm(self, maps: Maps, name: str) -> Maps:
+        """Writes out the mean over the positions, and then the norm: before it, a few channels reach a hundred times as
+        far as their means, and integers have one range for all.
+        """
+        if self._is_in_pieces(maps):
+            return self._by_piece(maps, lambda part, i: self._mean_before_norm(part, f"{name}_{i}"))
+        mean = keras.layers.GlobalAveragePooling2D(self.form.data_format, keepdims=True, name=name)(maps.tensor)
+        return self.apply(maps.holding(mean), f"{name}_norm")
 
     def _head(self, layer: keras.layers.Dense, maps: Maps) -> Maps:
         kernel, bias = _kernel_and_bias(layer)

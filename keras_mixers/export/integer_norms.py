@@ -1,4 +1,4 @@
-"""Norms behind an activation whose feature maps have eight bits: fitted to what eight bits leave.
+"""Norms behind an activation, or its mean, that has eight bits: fitted to what eight bits leave.
 
 An integer tensor has one step for all channels. Where a channel varies by less than a step, as one whose activation
 is all but 0 does, a norm with its large scale makes noise of it: the scales of a trained SplitMixer's norms reach
@@ -13,6 +13,7 @@ import keras
 import numpy as np
 
 SMALLEST_SCALE = 1e-3  # a smaller one would leave the bias, an integer in units of the scale, no room
+FITTED_BEHIND = keras.layers.Activation, keras.layers.GlobalAveragePooling2D
 
 
 def fit_norms(model: keras.Model, batches: Callable[[], Iterable[np.ndarray]]) -> None:
@@ -22,7 +23,7 @@ def fit_norms(model: keras.Model, batches: Callable[[], Iterable[np.ndarray]]) -
         model: a network of plain Keras layers.
         batches: gives batches of representative images, as the network takes them.
     """
-    norms = [layer for layer in model.layers if _is_norm_behind_an_activation(layer)]
+    norms = [layer for layer in model.layers if _is_norm_behind(layer, *FITTED_BEHIND)]
     if not norms:
         return
     inputs = keras.Model(model.input, [norm.input for norm in norms])
@@ -62,7 +63,7 @@ def rounded(x: np.ndarray, low: float, high: float) -> np.ndarray:
     return (np.clip(np.rint(x / step) + zero, 0, 255) - zero) * step
 
 
-def _is_norm_behind_an_activation(layer: keras.layers.Layer) -> bool:
+def _is_norm_behind(layer: keras.layers.Layer, *kinds: type) -> bool:
     if not isinstance(layer, keras.layers.DepthwiseConv2D) or layer.kernel_size != (1, 1):
         return False
-    return isinstance(layer.input._keras_history.operation, keras.layers.Activation)
+    return isinstance(layer.input._keras_history.operation, kinds)

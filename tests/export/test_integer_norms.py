@@ -1,5 +1,7 @@
 """Eight-bit feature maps: norms are fitted to what rounding leaves, and no join has a coarser range than it needs."""
 
+from dataclasses import replace
+
 import keras
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ from small_networks import small
 import keras_mixers
 from keras_mixers.export import export_model
 from keras_mixers.export.folding import Form, lower
-from keras_mixers.export.integer_norms import _is_norm_behind_an_activation, fit_norms, rounded
+from keras_mixers.export.integer_norms import FITTED_BEHIND, _is_norm_behind, fit_norms, rounded
 
 INTEGERS = Form(units=False, multiply_add="depthwise", dense=False)
 
@@ -87,7 +89,7 @@ def test_channels_are_joined_on_the_scale_of_their_norm(builder, randomize):
     def joins_behind_norms(form):
         joins = [each for each in lower(network, form).operations if type(each).__name__ == "Concatenate"]
         parts = [[part._keras_history.operation for part in join._inbound_nodes[-1].input_tensors] for join in joins]
-        return [all(_is_norm_behind_an_activation(part) for part in each) for each in parts]
+        return [all(_is_norm_behind(part, *FITTED_BEHIND) for part in each) for each in parts]
 
     once_more = 3 if builder == "SplitMixerV" else 0  # between its two steps nothing is activated
     assert joins_behind_norms(INTEGERS).count(True) == 3
@@ -96,8 +98,24 @@ def test_channels_are_joined_on_the_scale_of_their_norm(builder, randomize):
 
 
 @pytest.mark.backend_independent
+@pytest.mark.parametrize(("builder", "pieces"), [("ConvMixer", 1), ("SplitMixerI", 2), ("SplitMixerIV", 5)])
+@pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
+def test_the_last_norm_follows_the_mean_and_is_fitted_to_it(data_format, builder, pieces, randomize, rng):
+    """Before the mean, a few channels reach a hundred times as far as their means."""
+    written = lower(randomize(small(builder)), replace(INTEGERS, data_format=data_format))
+    norms = [layer for layer in written.layers if _is_norm_behind(layer, keras.layers.GlobalAveragePooling2D)]
+    assert len(norms) == pieces
+    means = [norm.input._keras_history.operation for norm in norms]
+    assert all(isinstance(mean.input._keras_history.operation, keras.layers.Activation) for mean in means)
+    before = norms[0].get_weights()[0]
+    images = rng.normal(size=(3, 8, 8, 3)).astype("float32")
+    fit_norms(written, lambda: iter([images]))
+    assert np.abs(norms[0].get_weights()[0] - before).max() > 1e-4
+
+
+@pytest.mark.backend_independent
 def test_scales_of_a_trained_splitmixer_reach_1000_times_their_median():
     written = lower(keras_mixers.create_model("splitmixer_i_256_8", weights="cifar10"), INTEGERS)
-    norms = [layer for layer in written.layers if _is_norm_behind_an_activation(layer)]
+    norms = [layer for layer in written.layers if _is_norm_behind(layer, keras.layers.Activation)]
     scales = np.concatenate([np.abs(norm.get_weights()[0]).ravel() for norm in norms])
     assert scales.max() > 1000 * np.median(scales)
