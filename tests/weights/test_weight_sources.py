@@ -209,7 +209,7 @@ def test_presets_that_have_weights_of_their_own():
         },
         "gmlp_s16": {"imagenet": "hf://timm/gmlp_s16_224.ra3_in1k"},
     }
-    unknown = {"splitmixer_ii_256_8": ("none yet", "imagenet"), "convmixer_768_32": ("'imagenet'", "cifar10")}
+    unknown = {"splitmixer_ii_256_8_p7_k7": ("none yet", "imagenet"), "convmixer_768_32": ("'imagenet'", "cifar10")}
     for name, (known, given) in unknown.items():
         with pytest.raises(ValueError, match=f"weights of '{name}' by name are {known}, got weights='{given}'"):
             keras_mixers.create_model(name, weights=given)
