@@ -1,15 +1,19 @@
 """LiteRT's .tflite files: written by TensorFlow's converter, run by ai-edge-litert."""
 
+import copy
+import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 
 from keras_mixers.export.folding import Form
 from keras_mixers.export.format import Format, Job, Quantization, Run
-from keras_mixers.export.integer_norms import fit_norms
+from keras_mixers.export.integer_norms import fit_norms, fitted_norms
 from keras_mixers.export.saved_model import save
 
 DEPTHWISE_TAPS = 25  # XNNPACK has kernels for up to so many, and computes larger ones ten times slower
@@ -42,10 +46,9 @@ class LiteRT(Format):
 
     def write(self, model: keras.Model, job: Job) -> None:
         import tensorflow as tf
+        from tensorflow.lite.tools import flatbuffer_utils
 
         raw = job.form.raw is not None
-        if job.quantization == "int8" and job.form.folded:
-            fit_norms(model, job.representative)
         saved = job.folder / "saved_model"
         save(model, job, saved)
         converter = tf.lite.TFLiteConverter.from_saved_model(str(saved))
@@ -62,7 +65,12 @@ class LiteRT(Format):
             if job.integer_io:
                 converter.inference_output_type = tf.int8
         network = converter.convert()
-        job.target.write_bytes(_shrink(network) if job.quantization in ("dynamic", "int8") else network)
+        if job.quantization in ("dynamic", "int8"):
+            flatbuffer = flatbuffer_utils.convert_bytearray_to_object(bytearray(network))
+            if job.quantization == "int8" and job.form.folded:
+                _fit_norms(flatbuffer, model, np.concatenate([*job.representative()]).astype("float32"))
+            network = _shrunk(flatbuffer)
+        job.target.write_bytes(network)
         self.append_metadata(job.target, job.metadata)
 
     def open(self, path: Path) -> Run:
@@ -108,15 +116,73 @@ def _dequantized(values: np.ndarray, details: dict) -> np.ndarray:
     return (values.astype("float32") - zero) * scale if scale else values
 
 
-def _shrink(network: bytes) -> bytes:
-    """Returns the same network in fewer bytes, without the names of its inner tensors.
+def _fit_norms(network: Any, model: keras.Model, images: np.ndarray) -> None:
+    """Fits the norms in a flatbuffer of integers to its ranges.
+
+    The converter itself takes ranges from the network whose weights it writes: those of fitted norms would be wider.
+    """
+    (graph,) = network.subgraphs
+    operators = _operators(graph, model)
+    fit_norms(model, images, {name: _range(graph.tensors[each.outputs[0]]) for name, each in operators.items()})
+
+    tensor_uses = Counter(index for operator in graph.operators for index in operator.inputs)
+    buffer_uses = Counter(tensor.buffer for tensor in graph.tensors)
+
+    def replaced(index: int, values: np.ndarray, scale: np.ndarray) -> int:
+        """Returns the index of a tensor with other values: the same, unless equal constants share it."""
+        tensor, is_shared = graph.tensors[index], tensor_uses[index] > 1
+        if is_shared:
+            tensor, index = copy.deepcopy(tensor), len(graph.tensors)
+            graph.tensors.append(tensor)
+        if is_shared or buffer_uses[tensor.buffer] > 1:
+            tensor.buffer = len(network.buffers)
+            network.buffers.append(type(network.buffers[0])())
+        network.buffers[tensor.buffer].data = values.view("uint8")
+        tensor.quantization.scale = scale.astype("float32")
+        return index
+
+    for norm in fitted_norms(model):
+        scale, shift = (weight.ravel().astype("float64") for weight in norm.get_weights())
+        x, kernel, bias = operators[norm.name].inputs
+        unit_of_x = graph.tensors[x].quantization.scale[0]
+        step = np.maximum(np.abs(scale) / 127, np.abs(shift) / unit_of_x / 2**30)  # the bias has 32 bits
+        operators[norm.name].inputs = [
+            x,
+            replaced(kernel, np.rint(scale / step).astype("int8"), step),
+            replaced(bias, np.rint(shift / step / unit_of_x).astype("int32"), step * unit_of_x),
+        ]
+
+
+def _operators(graph: Any, model: keras.Model) -> dict[str, Any]:
+    """Returns the operators of a flatbuffer by the names of the layers that they were.
+
+    A tensor is named after the operations of TensorFlow that made it, each with its layer, which TensorFlow numbers if
+    it was called before.
+    """
+    norms = fitted_norms(model)
+    for number in ("", r"_\d+$"):
+        operators = {}
+        for operator in graph.operators:
+            for part in re.split("[/;]", graph.tensors[operator.outputs[0]].name.decode()):
+                operators.setdefault(re.sub(number, "", part), operator)
+        if all(norm.name in operators for norm in norms):
+            return {layer.name: operators[layer.name] for layer in model.layers if layer.name in operators}
+    raise ValueError("LiteRT's converter has left out a norm")
+
+
+def _range(tensor: Any) -> tuple[float, float]:
+    scale, zero = tensor.quantization.scale[0], tensor.quantization.zeroPoint[0]
+    return (-128 - zero) * scale, (127 - zero) * scale
+
+
+def _shrunk(network: Any) -> bytes:
+    """Returns a flatbuffer in few bytes, without the names of its inner tensors.
 
     The converter stores a scale and a zero per channel for a convolution's weights, and again for its bias: 24 bytes
     per channel, more than half of an eight-bit depthwise network. The runtimes insist on the zeros, all of them 0, but
     equal vectors of a flatbuffer can share one place.
     """
     import flatbuffers
-    from tensorflow.lite.tools import flatbuffer_utils
 
     places = {}
 
@@ -127,10 +193,9 @@ def _shrink(network: bytes) -> bytes:
                 places[key] = super().CreateNumpyVector(x)
             return places[key]
 
-    model = flatbuffer_utils.convert_bytearray_to_object(bytearray(network))
-    for graph in model.subgraphs:
+    for graph in network.subgraphs:
         for i in {*range(len(graph.tensors))} - {*graph.inputs, *graph.outputs}:
             graph.tensors[i].name = None
     builder = SharingBuilder(1024)
-    builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
+    builder.Finish(network.Pack(builder), file_identifier=b"TFL3")
     return bytes(builder.Output())

@@ -64,6 +64,11 @@ def trace(model: keras.Model, job: Job) -> Any:
     for node in program.graph.nodes:  # places in our source files, useless to others and larger than a network
         for note in ("stack_trace", "nn_module_stack", "source_fn_stack", "from_node"):
             node.meta.pop(note, None)
+        # Keras's take squeezes the axis that it took from, which ONNX refuses if it took more than one.
+        if node.target == torch.ops.aten.squeeze.dim and node.meta["val"].shape == node.args[0].meta["val"].shape:
+            node.replace_all_uses_with(node.args[0])
+            program.graph.erase_node(node)
+    program.graph_module.recompile()
     return program
 
 

@@ -211,7 +211,7 @@ def taps_of(path):
 
 
 @pytest.mark.backend_independent
-@pytest.mark.parametrize("builder", ["SplitMixerI", "gMLP"])
+@pytest.mark.parametrize("builder", ["SplitMixerI", "StrideMixer", "gMLP"])
 def test_onnx_in_eight_bits(builder, randomize, photographs, tmp_path):
     network = randomize(small(builder, input_shape=(16, 16, 3)))
     network.pixels = PIXELS
