@@ -119,4 +119,4 @@ def test_int8_of_the_other_networks_with_weights():
         if row["format"] == "litert"
     ]
     assert "\n".join(lines) in (DOCS / "export.md").read_text()
-    assert all(float(row["network_top1"]) - float(row["top1"]) <= 1 for row in rows)
+    assert all(float(row["network_top1"]) - float(row["top1"]) <= 1.5 for row in rows)
