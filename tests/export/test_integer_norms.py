@@ -106,9 +106,8 @@ def test_fits_are_those_of_least_squares_to_what_rounding_leaves(data_format, bu
         )
         for channel, a, b in zip(range(len(q)), *(weight.ravel() for weight in norm.get_weights()), strict=True):
             if np.ptp(q[channel]) > 0:
-                expected = np.linalg.lstsq(np.stack([q[channel], np.ones_like(q[channel])], 1), y[channel], rcond=None)[
-                    0
-                ]
+                line = np.stack([q[channel], np.ones_like(q[channel])], 1)
+                expected, *_ = np.linalg.lstsq(line, y[channel], rcond=None)
                 if abs(expected[0]) > 1e-3:
                     np.testing.assert_allclose([a, b], expected, rtol=1e-4, atol=1e-5)
 
@@ -151,6 +150,71 @@ def test_integers_make_no_noise_of_channels_that_are_all_but_constant(suffix, ne
     fitted = difference("fitted")
     monkeypatch.setattr(f"keras_mixers.export.{'litert' if suffix == '.tflite' else 'onnx'}.fit_norms", lambda *_: None)
     assert fitted < 0.5 * difference("as_trained")
+
+
+def quantized(path):
+    """A file's integers for the scales of norms with their steps, and the steps of feature maps."""
+    if path.suffix == ".onnx":
+        import onnx
+
+        graph = onnx.load(path).graph
+        constants = {each.name: onnx.numpy_helper.to_array(each) for each in graph.initializer}
+        found = [node.input for node in graph.node if node.op_type == "DequantizeLinear" and node.input[0] in constants]
+        kernels = [[constants[name] for name in names] for names in found]
+        maps = [constants[node.input[1]] for node in graph.node if node.op_type == "QuantizeLinear"]
+        return [(kernel - 128.0, step) for kernel, step, _ in kernels if kernel.shape[1:] == (1, 1, 1)], maps
+    from tensorflow.lite.tools import flatbuffer_utils
+
+    network = flatbuffer_utils.read_model(str(path))
+    (graph,) = network.subgraphs
+    kernels = [graph.tensors[each.inputs[1]] for each in graph.operators if len(each.inputs) == 3]
+    maps = [graph.tensors[each.outputs[0]].quantization.scale for each in graph.operators]
+    return [
+        (np.asarray(network.buffers[kernel.buffer].data).view("int8"), np.asarray(kernel.quantization.scale))
+        for kernel in kernels
+        if [*kernel.shape[:-1]] == [1, 1, 1]
+    ], [scale[0] for scale in maps if scale is not None]
+
+
+@pytest.mark.parametrize("suffix", [".tflite", ".onnx"])
+def test_scales_of_norms_are_exact_and_ranges_those_of_before(suffix, network, tmp_path, monkeypatch):
+    """Runtimes' own ranges for a kernel leave out half a step, and fitted norms would widen those of feature maps."""
+    module, writer = {".tflite": ("litert", "tensorflow"), ".onnx": ("onnx", "torch")}[suffix]
+    if keras.backend.backend() != writer:
+        pytest.skip(f"{writer} writes it, whichever backend starts it")
+    scales = {}
+
+    def export(factor):
+        def fit(model, *arguments):
+            fit_norms(model, *arguments)
+            for norm in fitted_norms(model):
+                norm.set_weights([factor * norm.get_weights()[0], norm.get_weights()[1]])
+            scales[factor] = [norm.get_weights()[0].ravel() for norm in fitted_norms(model)]
+
+        monkeypatch.setattr(f"keras_mixers.export.{module}.fit_norms", fit)
+        path = tmp_path / f"{factor}{suffix}"
+        export_model(network, path, quantization="int8", representative_data=scenes(8, 16), tolerance=1e6)
+        return quantized(path)
+
+    (norms, maps), (hundredfold, same_maps) = export(1), export(100)
+    for factor, found in ((1, norms), (100, hundredfold)):
+        assert all({*np.abs(integers).ravel()} == {127} for integers, _ in found)
+        stored = sorted(tuple(integers.ravel() * step) for integers, step in found)
+        for one, other in zip(stored, sorted(map(tuple, scales[factor])), strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-5)
+    assert len(maps) > 20
+    np.testing.assert_array_equal(maps, same_maps)
+
+
+@pytest.mark.parametrize("suffix", [".tflite", ".onnx"])
+def test_norms_that_are_equal_and_share_their_weights(suffix, tmp_path):
+    writer = {".tflite": "tensorflow", ".onnx": "torch"}[suffix]
+    if keras.backend.backend() != writer:
+        pytest.skip(f"{writer} writes it, whichever backend starts it")
+    network = small(dim=24, input_shape=(16, 16, 3))  # untrained
+    network.pixels = keras_mixers.get_preset("splitmixer_i_256_8").pixels
+    arguments = {"quantization": "int8", "representative_data": scenes(8, 16)}
+    assert export_model(network, tmp_path / f"network{suffix}", **arguments).max_difference < 0.1
 
 
 @pytest.mark.backend_independent
