@@ -122,7 +122,7 @@ def _fit_norms(network: Any, model: keras.Model, images: np.ndarray) -> None:
     The converter itself takes ranges from the network whose weights it writes: those of fitted norms would be wider.
     """
     (graph,) = network.subgraphs
-    operators = _operators(graph, model)
+    operators = _operators(network, model)
     fit_norms(model, images, {name: _range(graph.tensors[each.outputs[0]]) for name, each in operators.items()})
 
     tensor_uses = Counter(index for operator in graph.operators for index in operator.inputs)
@@ -153,18 +153,22 @@ def _fit_norms(network: Any, model: keras.Model, images: np.ndarray) -> None:
         ]
 
 
-def _operators(graph: Any, model: keras.Model) -> dict[str, Any]:
-    """Returns the operators of a flatbuffer by the names of the layers that they were.
+def _operators(network: Any, model: keras.Model) -> dict[str, Any]:
+    """Returns the operators of a flatbuffer by the names of the layers that they were: the last of each layer.
 
     A tensor is named after the operations of TensorFlow that made it, each with its layer, which TensorFlow numbers if
-    it was called before.
+    it was called before. Some are brought to another range after that, for a join.
     """
-    norms = fitted_norms(model)
+    from tensorflow.lite.python.schema_py_generated import BuiltinOperator
+
+    (graph,), norms = network.subgraphs, fitted_norms(model)
+    quantize = [i for i, code in enumerate(network.operatorCodes) if code.builtinCode == BuiltinOperator.QUANTIZE]
     for number in ("", r"_\d+$"):
         operators = {}
         for operator in graph.operators:
-            for part in re.split("[/;]", graph.tensors[operator.outputs[0]].name.decode()):
-                operators.setdefault(re.sub(number, "", part), operator)
+            if operator.opcodeIndex not in quantize:
+                parts = re.split("[/;]", graph.tensors[operator.outputs[0]].name.decode())
+                operators |= dict.fromkeys((re.sub(number, "", part) for part in parts), operator)
         if all(norm.name in operators for norm in norms):
             return {layer.name: operators[layer.name] for layer in model.layers if layer.name in operators}
     raise ValueError("LiteRT's converter has left out a norm")
