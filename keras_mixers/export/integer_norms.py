@@ -23,7 +23,7 @@ from keras import ops
 SMALLEST_SCALE = 1e-3  # a smaller one would leave the bias, an integer in units of the scale, no room
 FITTED_BEHIND = keras.layers.Activation, keras.layers.GlobalAveragePooling2D
 KERNELS = keras.layers.Conv2D, keras.layers.DepthwiseConv2D, keras.layers.Dense
-LARGEST_MAP = 2**27  # numbers of one tensor for all images together: half a gigabyte
+LARGEST_MAP = 2**25  # numbers of one tensor for all images together: 1/8 GB, of which up to 16 are held at a time
 
 
 def fit_norms(model: keras.Model, images: np.ndarray, ranges: dict[str, tuple[float, float]] | None = None) -> None:
