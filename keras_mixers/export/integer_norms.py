@@ -97,8 +97,10 @@ def _rounded_kernel(operation: Any) -> Iterator[None]:
     others = tuple(axis for axis in range(weights[0].ndim) if axis not in channels)
     step = np.maximum(np.abs(weights[0]).max(others, keepdims=True) / 127, 1e-30)
     operation.set_weights([np.rint(weights[0] / step) * step, *weights[1:]])
-    yield
-    operation.set_weights(weights)
+    try:
+        yield
+    finally:
+        operation.set_weights(weights)
 
 
 def _fit(norm: keras.layers.Layer, q: np.ndarray, y: np.ndarray) -> None:
