@@ -8,6 +8,7 @@ import pytest
 
 from keras_mixers import create_model
 from keras_mixers.profiling import profile
+from keras_mixers.training import get_recipe
 from keras_mixers.training.results import read_results
 
 pytestmark = pytest.mark.backend_independent
@@ -37,7 +38,17 @@ def test_training_page_has_the_table_of_the_short_recipes_ingredients():
         sorted(other["seed"] for other in rows if other["ingredient"] == row["ingredient"]) == ["1", "2"]
         for row in rows
     )
-    assert table(rows) in (DOCS / "training.md").read_text()
+    page = (DOCS / "training.md").read_text()
+    assert table(rows) in page
+    assert table(_rows("recipe_rates")) in page
+
+
+def test_the_ablation_runs_the_short_recipe_itself_on_its_proxy():
+    script = runpy.run_path(str(DOCS / "scripts" / "recipe_ablation.py"))
+    fast = get_recipe("cifar10_splitmixer_i_fast")
+    changes = {"model_arguments": script["PROXY"]["model_arguments"], "precision": "float32", "seed": 1}
+    recorded = script["recipe_of"](script["RECIPE"], seed=1)
+    assert recorded.change({"published": None, "source": ""}) == fast.change(changes)
 
 
 def _rows(name):
