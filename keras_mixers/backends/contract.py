@@ -122,12 +122,12 @@ def patch_conv(x: Any, kernel: Any, bias: Any, stride: Sequence[int], padding: s
 # both gradients.
 #
 #                      1 x 5         5 x 1         5 x 5         7 x 7
-# jax, native          144.1 / 402   139.4 / 632   235.6 / 887   602.6 / 2050
-# jax, shifted         7.1 / 26      6.0 / 27      13.2 / 44     20.8 / 91
-# tensorflow, native   3.9 / 15      4.5 / 12      4.8 / 28      6.1 / 56
-# tensorflow, shifted  20.8 / 233    22.2 / 248    92.2 / 954    171.0 / 2216
-# torch, native        2.3 / 11      3.9 / 8       3.7 / 31      5.3 / 44
-# torch, shifted       16.6 / 73     18.8 / 63     55.7 / 360    95.0 / 608
+# jax, native          115.3 / 261   125.5 / 521   202.8 / 765   336.9 / 1744
+# jax, shifted         11.5 / 30     5.7 / 28      16.5 / 46     31.4 / 82
+# tensorflow, native   3.4 / 10      3.0 / 9       4.1 / 25      6.0 / 37
+# tensorflow, shifted  15.8 / 164    15.7 / 166    64.6 / 802    146.4 / 1632
+# torch, native        2.9 / 11      2.9 / 13      4.4 / 28      5.8 / 44
+# torch, shifted       17.8 / 66     18.0 / 75     55.7 / 305    106.4 / 528
 FASTEST_DEPTHWISE: dict[str, str] = {}
 
 # The most numbers per kernel for which "shifted" is chosen on a device where the above says "native".
