@@ -71,7 +71,10 @@ class Checkpoints(keras.callbacks.Callback):
 
     @contextmanager
     def stopping_when_asked(self) -> Iterator[None]:
-        """Writes a checkpoint and ends the process when the system (SIGTERM) or the user (Ctrl-C) asks for it."""
+        """Writes a checkpoint and ends the process when the system (SIGTERM) or the user (Ctrl-C) asks for it.
+
+        A signal that is ignored stays ignored, as Ctrl-C is for what a shell script starts in the background (`&`).
+        """
         if current_thread() is not main_thread():
             yield
             return
@@ -81,6 +84,7 @@ class Checkpoints(keras.callbacks.Callback):
             signal.signal(signal_number, before[signal_number])  # asked again, the process ends at once
 
         before = {number: signal.getsignal(number) or signal.SIG_DFL for number in (signal.SIGTERM, signal.SIGINT)}
+        before = {number: handler for number, handler in before.items() if handler is not signal.SIG_IGN}
         for number in before:
             signal.signal(number, ask)
         try:

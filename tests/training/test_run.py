@@ -119,8 +119,17 @@ def test_a_killed_process_is_resumed(unbroken, tmp_path):
     assert_same_curve(train(tmp_path / "run", resume=True), unbroken)
 
 
+@pytest.fixture
+def ctrl_c():
+    """Gives a function that sets what Ctrl-C does, which tests ignore that a script starts in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield lambda handler: signal.signal(signal.SIGINT, handler)
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.backend_independent
 @pytest.mark.parametrize("asked", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.usefixtures("ctrl_c")
 def test_sigterm_and_ctrl_c_write_a_checkpoint_and_say_so(asked, unbroken, tmp_path, capsys):
     before = signal.getsignal(asked)
     told = r"Stopped in epoch 2 after 2 batches; --resume continues from .*0001_step_0000"
@@ -134,9 +143,18 @@ def test_sigterm_and_ctrl_c_write_a_checkpoint_and_say_so(asked, unbroken, tmp_p
 
 
 @pytest.mark.backend_independent
+@pytest.mark.usefixtures("ctrl_c")
 def test_a_second_ctrl_c_ends_at_once(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         train(tmp_path / "run", callbacks=[BreakOff(1, 1, signal.SIGINT, signal.SIGINT)])
+
+
+@pytest.mark.backend_independent
+def test_a_run_in_the_background_ignores_ctrl_c(ctrl_c, unbroken, tmp_path):
+    ctrl_c(signal.SIG_IGN)
+    run = train(tmp_path / "run", callbacks=[BreakOff(1, 1, signal.SIGINT, signal.SIGINT)])
+    assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    assert_same_curve(run, unbroken)
 
 
 @pytest.mark.backend_independent
