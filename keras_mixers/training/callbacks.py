@@ -83,8 +83,8 @@ class Checkpoints(keras.callbacks.Callback):
             self.stop_asked = signal_number
             signal.signal(signal_number, before[signal_number])  # asked again, the process ends at once
 
-        before = {number: signal.getsignal(number) or signal.SIG_DFL for number in (signal.SIGTERM, signal.SIGINT)}
-        before = {number: handler for number, handler in before.items() if handler is not signal.SIG_IGN}
+        found = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+        before = {number: handler or signal.SIG_DFL for number, handler in found.items() if handler != signal.SIG_IGN}
         for number in before:
             signal.signal(number, ask)
         try:

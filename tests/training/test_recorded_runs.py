@@ -43,6 +43,21 @@ def test_training_page_has_the_table_of_the_short_recipes_ingredients():
     assert table(_rows("recipe_rates")) in page
 
 
+def test_training_page_has_the_variants_in_eight_epochs():
+    rows = [row for row in read_results(DOCS / "results" / "cifar10.csv") if row.epochs == 8 and "_fast" in row.recipe]
+    shown = {}
+    for line in (DOCS / "training.md").read_text().splitlines():
+        if line.startswith(("| SplitMixer-", "| StrideMixer-")):
+            variant, parameters, macs, top1, _ = (cell.strip() for cell in line.strip("|").split("|"))
+            shown[variant.lower().translate(str.maketrans("-/", "__"))] = parameters, macs, top1
+    expected = {}
+    for row in rows:
+        macs = profile(create_model(row.model), input_shape=(32, 32, 3)).macs
+        expected[row.model] = f"{row.parameters:,}", f"{macs / 1e6:.1f}", f"{row.top1:.2f}"
+    assert shown == expected
+    assert len(rows) == len(expected) == 6
+
+
 def test_the_ablation_runs_the_short_recipe_itself_on_its_proxy():
     script = runpy.run_path(str(DOCS / "scripts" / "recipe_ablation.py"))
     fast = get_recipe("cifar10_splitmixer_i_fast")
